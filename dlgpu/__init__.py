@@ -1,0 +1,10 @@
+"""dlgpu: deep learning on NumPy and CuPy. Keras's way of building and training, plain arrays underneath."""
+
+from dlgpu import ops
+from dlgpu.autograd import no_grad
+from dlgpu.backend.devices import current_device, device, set_device
+from dlgpu.errors import DeviceError
+from dlgpu.ops.differentiation import custom_vjp, grad, value_and_grad
+from dlgpu.tensor import Tensor
+
+__version__ = "0.1.0"

@@ -1,0 +1,63 @@
+"""Dispatch: a kernel is a reference implementation and, per device, a faster one of the same signature.
+
+Decorating the reference with `@kernel` makes the kernel; a column registers its own under it with
+`@reference.name.on("cuda")`. A call goes by where its first array lives; a device without an implementation of its
+own runs the reference on its arrays.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+registry: dict[str, "Kernel"] = {}
+
+
+class Kernel:
+    """A function of arrays with one implementation per kind of device, beginning with the reference."""
+
+    def __init__(self, reference: Callable):
+        self.reference = reference
+        self.columns: dict[str, Callable] = {}
+        functools.update_wrapper(self, reference)
+
+    def on(self, kind: str) -> Callable[[Callable], Callable]:
+        """Register the decorated function as this kernel's implementation on devices of `kind`."""
+
+        def register(implementation: Callable) -> Callable:
+            self.columns[kind] = implementation
+            return implementation
+
+        return register
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.columns:
+            return self.columns.get(kind_of(args[0]), self.reference)(*args, **kwargs)
+        return self.reference(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.__name__} on {', '.join(['reference', *sorted(self.columns)])}>"
+
+
+def kernel(reference: Callable) -> Kernel:
+    """Make the decorated reference implementation a kernel and list it in the registry."""
+    made = Kernel(reference)
+    if made.__name__ in registry:
+        raise ValueError(f"two kernels are named {made.__name__!r}")
+    registry[made.__name__] = made
+    return made
+
+
+def array_namespace(array: Any) -> ModuleType:
+    """The library that an array belongs to: the module `numpy` or `cupy`."""
+    if isinstance(array, (np.ndarray, np.generic)):
+        return np
+    return sys.modules[type(array).__module__.partition(".")[0]]
+
+
+def kind_of(array: Any) -> str:
+    """The kind of device that an array lives on: "cpu" or "cuda"."""
+    return "cpu" if array_namespace(array) is np else "cuda"

@@ -1,0 +1,4 @@
+"""Layers: what a network is made of, with Keras's names, arguments and defaults."""
+
+from dlgpu.layers.base import Layer
+from dlgpu.layers.dense import Dense

@@ -1,0 +1,283 @@
+"""Layer: weights, a computation, and how they are described and saved."""
+
+import functools
+import inspect
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from dlgpu.backend.devices import current_device
+from dlgpu.initializers import Initializer
+from dlgpu.layers.symbol import Call, Symbol, is_symbolic, map_structure
+from dlgpu.ops.elementwise import astype
+from dlgpu.parameters import Parameter
+from dlgpu.regularizers import Regularizer
+from dlgpu.saving.configurable import Configurable, snake_case
+from dlgpu.tensor import Tensor
+
+_names: dict[str, int] = {}
+
+
+class _CallState(threading.local):
+    training = False
+
+
+_state = _CallState()
+
+
+class Layer(Configurable):
+    """What a network is made of. A subclass defines `call`, and makes its weights in `build`.
+
+        class Scale(Layer):
+            def build(self, input_shape):
+                self.factor = self.add_weight((input_shape[-1],), "ones", "factor")
+
+            def call(self, inputs):
+                return inputs * self.factor
+
+    `call` may take `training` (whether the model is being fitted) and `mask` ((batch, time) booleans of the input).
+
+    Args:
+        name: unique in its model; made from the class's name by default.
+        trainable: whether the optimizer may change the weights.
+        dtype: of the weights and of the computation.
+        input_shape: of one sample, without the batch, for the first layer of a Sequential.
+        input_dim: short for input_shape=(input_dim,).
+    """
+
+    autocast = True  # convert inputs to the layer's dtype
+    supports_masking = False  # hand the mask on unchanged
+
+    def __init__(
+        self,
+        *,
+        name: "str | None" = None,
+        trainable: bool = True,
+        dtype: str = "float32",
+        input_shape: "tuple | None" = None,
+        input_dim: "int | None" = None,
+    ):
+        if input_dim is not None and input_shape is None:
+            input_shape = (input_dim,)
+        self.name = name or unique_name(snake_case(type(self).__name__))
+        self.dtype = np.dtype(dtype)
+        self.input_shape = None if input_shape is None else tuple(input_shape)
+        self.built = False
+        self._trainable = trainable
+        self._weights: list[Parameter] = []
+
+    # -- what a subclass defines
+
+    def build(self, input_shape: Any) -> None:
+        """Make the weights for inputs of this shape (None first, for the batch); a list of shapes for several inputs."""
+
+    def call(self, inputs: Any, **kwargs: Any) -> Any:
+        """The computation on Tensors."""
+        raise NotImplementedError(f"{type(self).__name__} does not define call()")
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The shape of the output for an input shape, None where a length is unknown.
+
+        By default, a batch of two zero samples is tried; built-in layers state it outright.
+        """
+        several = isinstance(input_shape, list)
+        trial = [Tensor(np.zeros([n or 2 for n in s], self.dtype)) for s in (input_shape if several else [input_shape])]
+        output = self._run(trial if several else trial[0], {})
+        return map_structure(lambda t: (None, *t.shape[1:]), output)
+
+    def compute_mask(self, inputs: Any, mask: Any) -> Any:
+        """The mask of the output: the input's where `supports_masking`, else none."""
+        return mask if self.supports_masking else None
+
+    # -- use
+
+    def __call__(self, inputs: Any, *, training: "bool | None" = None, **kwargs: Any) -> Any:
+        if is_symbolic(inputs):
+            return self._draw(inputs, kwargs if training is None else {**kwargs, "training": training})
+        inputs = map_structure(self._convert, inputs)
+        if not self.built:
+            self._build(map_structure(lambda t: (None, *t.shape[1:]), inputs))
+        before = _state.training
+        _state.training = before if training is None else bool(training)
+        try:
+            return self._run(inputs, kwargs)
+        finally:
+            _state.training = before
+
+    def _run(self, inputs: Any, kwargs: dict) -> Any:
+        takes = _takes(type(self))
+        if "training" in takes:
+            kwargs["training"] = _state.training
+        mask = kwargs.get("mask")
+        if mask is None:
+            mask = map_structure(lambda t: t.mask, inputs)
+            if isinstance(mask, list) and all(m is None for m in mask):
+                mask = None
+        if "mask" in takes:
+            kwargs["mask"] = mask
+        else:
+            kwargs.pop("mask", None)
+        outputs = self.call(inputs, **kwargs)
+        if mask is not None:
+            self._hand_on(outputs, self.compute_mask(inputs, mask), inputs)
+        return outputs
+
+    def _hand_on(self, outputs: Any, mask: Any, inputs: Any) -> None:
+        if mask is None:
+            return
+        masks = mask if isinstance(mask, (list, tuple)) else [mask]
+        for output, m in zip(outputs if isinstance(outputs, (list, tuple)) else [outputs], masks):
+            if isinstance(output, Tensor):
+                output.mask = m
+
+    def _convert(self, value: Any) -> Tensor:
+        tensor = (
+            value
+            if isinstance(value, Tensor)
+            else Tensor(value, device=None if hasattr(value, "dtype") else current_device())
+        )
+        if self.autocast and tensor.dtype != self.dtype:
+            mask, tensor = tensor.mask, astype(tensor, self.dtype)
+            tensor.mask = mask
+        return tensor
+
+    def _build(self, input_shape: Any) -> None:
+        self.build(input_shape)
+        self.built = True
+
+    def _draw(self, inputs: Any, kwargs: dict) -> Any:
+        shape = map_structure(lambda s: s.shape, inputs)
+        if not self.built:
+            self._build(shape)
+        made = Call(self, inputs, kwargs)
+        output = self.compute_output_shape(shape)
+        several = isinstance(output, list)
+        made.outputs = [Symbol(s, self.dtype.name, made) for s in (output if several else [output])]
+        return made.outputs if several else made.outputs[0]
+
+    # -- weights
+
+    def add_weight(
+        self,
+        shape: tuple,
+        initializer: Any = "glorot_uniform",
+        name: str = "weight",
+        trainable: bool = True,
+        regularizer: Any = None,
+        dtype: Any = None,
+    ) -> Parameter:
+        """A new weight of this layer, drawn on the host and put on the current device.
+
+        Args:
+            shape: of the weight.
+            initializer: a name, an Initializer or a function of (shape, dtype).
+            name: as Keras names it.
+            trainable: False for state such as a running mean.
+            regularizer: a name or a Regularizer; its value is added to the loss.
+            dtype: the layer's by default.
+        """
+        make = initializer if callable(initializer) else Initializer.get(initializer)
+        value = current_device().asarray(make(tuple(shape), dtype=np.dtype(dtype or self.dtype)))
+        made = Parameter(value, name, f"{self.name}/{name}", trainable, Regularizer.get(regularizer))
+        made.requires_grad = trainable and self._trainable
+        self._weights.append(made)
+        return made
+
+    def sublayers(self) -> "Iterator[Layer]":
+        """The layers that this one holds in its attributes, alone or in lists, tuples and dictionaries."""
+        for name, value in vars(self).items():
+            if name != "_arguments":
+                yield from _layers_in(value)
+
+    @property
+    def weights(self) -> list[Parameter]:
+        """All weights, in Keras's order: own trainable ones, own others, then those of inner layers."""
+        found = [w for w in self._weights if w.trainable] + [w for w in self._weights if not w.trainable]
+        for layer in self.sublayers():
+            found += layer.weights
+        return list({id(w): w for w in found}.values())
+
+    @property
+    def trainable_weights(self) -> list[Parameter]:
+        """The weights that an optimizer changes."""
+        return [w for w in self.weights if w.requires_grad]
+
+    @property
+    def non_trainable_weights(self) -> list[Parameter]:
+        """The weights that an optimizer leaves alone."""
+        return [w for w in self.weights if not w.requires_grad]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the optimizer may change the weights; setting it sets it for inner layers too."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = bool(value)
+        for weight in self._weights:
+            weight.requires_grad = weight.trainable and self._trainable
+        for layer in self.sublayers():
+            layer.trainable = value
+
+    @property
+    def losses(self) -> list[Tensor]:
+        """The regularizers' values at the current weights."""
+        return [w.regularizer(w) for w in self.trainable_weights if w.regularizer is not None]
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Copies of all weights as NumPy arrays, in the order of `weights`."""
+        return [np.array(w.numpy()) for w in self.weights]
+
+    def set_weights(self, weights: list) -> None:
+        """Overwrite all weights, in the order of `weights`; on an error none is changed."""
+        own = self.weights
+        if len(weights) != len(own):
+            self.fail(f"expected {len(own)} weight arrays, got {len(weights)}")
+        for w, value in zip(own, weights):
+            if np.shape(value) != w.shape:
+                self.fail(f"expected an array of shape {w.shape} for {w.path}, got {np.shape(value)}")
+        for w, value in zip(own, weights):
+            w.assign(value)
+
+    def count_params(self) -> int:
+        """The number of values in all weights."""
+        return sum(w.size for w in self.weights)
+
+    # -- description
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments and the name, as JSON values."""
+        return {**super().get_config(), "name": self.name, "trainable": self.trainable}
+
+    def fail(self, message: str, error: type[Exception] = ValueError) -> Any:
+        """Raise an error that begins with this layer's class and name."""
+        raise error(f"{type(self).__name__} {self.name!r}: {message}")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}{'' if self.built else ', not built'}>"
+
+
+def unique_name(base: str) -> str:
+    """`base` the first time, then base_1, base_2, ..."""
+    count = _names.get(base, 0)
+    _names[base] = count + 1
+    return f"{base}_{count}" if count else base
+
+
+def _layers_in(value: Any) -> "Iterator[Layer]":
+    if isinstance(value, Layer):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _layers_in(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _layers_in(item)
+
+
+@functools.cache
+def _takes(cls: type[Layer]) -> frozenset[str]:
+    return frozenset(inspect.signature(cls.call).parameters) & {"training", "mask"}

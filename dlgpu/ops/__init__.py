@@ -1,0 +1,96 @@
+"""Differentiable operations on Tensors, with NumPy's names and broadcasting. Importing them gives Tensor its operators."""
+
+from dlgpu.ops.differentiation import custom_vjp, grad, value_and_grad
+from dlgpu.ops.elementwise import (
+    absolute,
+    add,
+    arctan,
+    astype,
+    clip,
+    cos,
+    divide,
+    equal,
+    exp,
+    expm1,
+    greater,
+    greater_equal,
+    isnan,
+    less,
+    less_equal,
+    log,
+    log1p,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    not_equal,
+    power,
+    sign,
+    sin,
+    sqrt,
+    square,
+    stop_gradient,
+    subtract,
+    tanh,
+    where,
+)
+from dlgpu.ops.linear import matmul
+from dlgpu.ops.reduction import all, any, argmax, argmin, cumsum, logsumexp, max, mean, min, std, sum, var
+from dlgpu.ops.shape import (
+    broadcast_to,
+    concatenate,
+    expand_dims,
+    flip,
+    getitem,
+    moveaxis,
+    one_hot,
+    pad,
+    repeat,
+    reshape,
+    split,
+    squeeze,
+    stack,
+    swapaxes,
+    take_along_axis,
+    tile,
+    transpose,
+)
+from dlgpu.tensor import Tensor
+
+
+def _attach_operators() -> None:
+    def swapped(operation):  # type: ignore[no-untyped-def]
+        return lambda self, other: operation(other, self)
+
+    both = {"add": add, "sub": subtract, "mul": multiply, "truediv": divide, "pow": power, "matmul": matmul}
+    for name, operation in both.items():
+        setattr(Tensor, f"__{name}__", operation)
+        setattr(Tensor, f"__r{name}__", swapped(operation))
+    one = {"neg": negative, "abs": absolute, "getitem": getitem}
+    comparisons = {"eq": equal, "ne": not_equal, "lt": less, "le": less_equal, "gt": greater, "ge": greater_equal}
+    for name, operation in (one | comparisons).items():
+        setattr(Tensor, f"__{name}__", operation)
+    Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]  # == compares values, a dictionary goes by identity
+    for operation in (
+        sum,
+        mean,
+        var,
+        std,
+        max,
+        min,
+        argmax,
+        argmin,
+        all,
+        any,
+        reshape,
+        swapaxes,
+        squeeze,
+        astype,
+        clip,
+    ):
+        setattr(Tensor, operation.__name__, operation)
+    Tensor.transpose = lambda self, *axes: transpose(self, axes[0] if len(axes) == 1 else axes or None)  # type: ignore[attr-defined]
+    Tensor.T = property(transpose)  # type: ignore[attr-defined]
+
+
+_attach_operators()

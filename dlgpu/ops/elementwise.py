@@ -1,0 +1,301 @@
+"""Elementwise arithmetic with NumPy's names, broadcasting and NaN rules.
+
+Dtypes: Python numbers take the tensor's dtype; an integer tensor meeting a floating one takes its dtype, and becomes
+float32 where the function or a Python float makes it floating.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from dlgpu.backend.dispatch import array_namespace
+from dlgpu.tensor import Tensor, record, wrap
+
+
+def is_floating(x: Tensor) -> bool:
+    """Whether the dtype is a floating one (bfloat16 included)."""
+    return x.dtype.kind == "f" or x.dtype.name == "bfloat16"
+
+
+def floating(x: Any) -> Tensor:
+    """`x` as a floating Tensor; integers and booleans become float32."""
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    return x if is_floating(x) else wrap(x.array.astype(np.float32))
+
+
+def operands(a: Any, b: Any) -> tuple[Any, Any]:
+    """Both as Tensors of dtypes that go together; a Python number stays a number beside a Tensor."""
+    a_number, b_number = isinstance(a, (int, float)), isinstance(b, (int, float))
+    if a_number and b_number:
+        return Tensor(a), b
+    if b_number:
+        a = a if isinstance(a, Tensor) else Tensor(a)
+        return (floating(a), float(b)) if isinstance(b, float) else (a, b)
+    if a_number:
+        b = b if isinstance(b, Tensor) else Tensor(b)
+        return (float(a), floating(b)) if isinstance(a, float) else (a, b)
+    a = a if isinstance(a, Tensor) else Tensor(a)
+    b = b if isinstance(b, Tensor) else Tensor(b)
+    if a.dtype != b.dtype and is_floating(a) != is_floating(b):
+        return (a, astype(b, a.dtype)) if is_floating(a) else (astype(a, b.dtype), b)
+    return a, b
+
+
+def raw(x: Any) -> Any:
+    """The array of a Tensor; a Python number as it is."""
+    return x.array if isinstance(x, Tensor) else x
+
+
+def fit(gradient: Tensor, like: Any) -> Tensor | None:
+    """Sum a gradient over the axes along which `like` was broadcast, and give it the dtype of `like`."""
+    if not isinstance(like, Tensor):
+        return None
+    if gradient.shape != like.shape:
+        gradient = sum_to(gradient, like.shape)
+    return gradient if gradient.dtype == like.dtype else astype(gradient, like.dtype)
+
+
+def sum_to(x: Tensor, shape: tuple) -> Tensor:
+    """Sum `x` down to `shape`, which broadcasts to x.shape."""
+    origin = x.shape
+    lead = x.ndim - len(shape)
+    axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1 and origin[lead + i] != 1)
+    array = x.array.sum(axis=axes, keepdims=True).reshape(shape)
+    return record(array, (x,), lambda grad: (spread(grad, origin, lead),))
+
+
+def spread(x: Tensor, shape: tuple, lead: int) -> Tensor:
+    """Broadcast `x` to `shape` after `lead` new axes: the transpose of `sum_to`."""
+    origin = x.shape
+    array = array_namespace(x.array).broadcast_to(x.array.reshape((1,) * lead + origin), shape)
+    return record(array, (x,), lambda grad: (sum_to(grad, origin),))
+
+
+def astype(x: Tensor, dtype: Any) -> Tensor:
+    """`x` converted to a dtype; the gradient is converted back. Conversions to integers are constants."""
+    if x.dtype == np.dtype(dtype):
+        return x
+    array, origin = x.array.astype(dtype), x.dtype
+    return record(array, (x,), lambda grad: (astype(grad, origin),)) if is_floating(wrap(array)) else wrap(array)
+
+
+def add(a: Any, b: Any) -> Tensor:
+    """a + b."""
+    a, b = operands(a, b)
+    return record(raw(a) + raw(b), (a, b), (lambda grad: fit(grad, a), lambda grad: fit(grad, b)))
+
+
+def subtract(a: Any, b: Any) -> Tensor:
+    """a - b."""
+    a, b = operands(a, b)
+    return record(raw(a) - raw(b), (a, b), (lambda grad: fit(grad, a), lambda grad: fit(-grad, b)))
+
+
+def multiply(a: Any, b: Any) -> Tensor:
+    """a * b."""
+    a, b = operands(a, b)
+    return record(raw(a) * raw(b), (a, b), (lambda grad: fit(grad * b, a), lambda grad: fit(grad * a, b)))
+
+
+def divide(a: Any, b: Any) -> Tensor:
+    """a / b; integers divide as float32."""
+    a, b = operands(a, b)
+    a, b = (floating(x) if isinstance(x, Tensor) else x for x in (a, b))
+    return record(
+        raw(a) / raw(b),
+        (a, b),
+        (lambda grad, out: fit(grad / b, a), lambda grad, out: fit(-(grad / b) * out, b)),
+        with_output=True,
+    )
+
+
+def power(a: Any, b: Any) -> Tensor:
+    """a ** b."""
+    a, b = operands(a, b)
+    array = raw(a) ** raw(b)
+
+    def by_base(grad: Tensor, out: Tensor) -> Tensor | None:
+        if isinstance(b, Tensor):
+            # 0 * a ** -1 is nan at a = 0; the derivative of a constant 1 is 0
+            return fit(grad * b * power(a, where(equal(b, 0), 1, b - 1)), a)
+        return fit(grad * 0 if b == 0 else grad if b == 1 else grad * (a ** (b - 1) * b), a)
+
+    def by_exponent(grad: Tensor, out: Tensor) -> Tensor | None:
+        base = a if isinstance(a, Tensor) else wrap(array_namespace(b.array).full_like(b.array, a))
+        positive = greater(base, 0)
+        return fit(where(positive, grad * out * log(where(positive, base, 1)), 0), b)
+
+    return record(array, (a, b), (by_base, by_exponent), with_output=True)
+
+
+def maximum(a: Any, b: Any) -> Tensor:
+    """The larger of both, NaN where either is; at a tie each gets half of the gradient."""
+    a, b = operands(a, b)
+    return _choose(array_namespace(_array(a, b)).maximum, greater, a, b)
+
+
+def minimum(a: Any, b: Any) -> Tensor:
+    """The smaller of both, NaN where either is; at a tie each gets half of the gradient."""
+    a, b = operands(a, b)
+    return _choose(array_namespace(_array(a, b)).minimum, less, a, b)
+
+
+def _choose(ufunc: Any, wins: Any, a: Any, b: Any) -> Tensor:
+    def share(grad: Tensor, mine: Any, other: Any) -> Tensor | None:
+        return fit(grad * (astype(wins(mine, other), grad.dtype) + astype(equal(a, b), grad.dtype) * 0.5), mine)
+
+    return record(ufunc(raw(a), raw(b)), (a, b), (lambda grad: share(grad, a, b), lambda grad: share(grad, b, a)))
+
+
+def _array(a: Any, b: Any) -> Any:
+    return a.array if isinstance(a, Tensor) else b.array
+
+
+def negative(x: Any) -> Tensor:
+    """-x."""
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    return record(-x.array, (x,), lambda grad: (-grad,))
+
+
+def absolute(x: Any) -> Tensor:
+    """|x|; the derivative at 0 is 0."""
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    return record(abs(x.array), (x,), lambda grad: (grad * sign(x),))
+
+
+def sign(x: Any) -> Tensor:
+    """-1, 0 or 1; a constant."""
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    return wrap(array_namespace(x.array).sign(x.array))
+
+
+def square(x: Any) -> Tensor:
+    """x * x."""
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    return record(x.array * x.array, (x,), lambda grad: (grad * x * 2,))
+
+
+def sqrt(x: Any) -> Tensor:
+    """Square root; its derivative at 0 is infinite."""
+    x = floating(x)
+    array = array_namespace(x.array).sqrt(x.array)
+    return record(array, (x,), lambda grad, out: (grad * 0.5 / out,), with_output=True)
+
+
+def exp(x: Any) -> Tensor:
+    """e ** x."""
+    x = floating(x)
+    return record(array_namespace(x.array).exp(x.array), (x,), lambda grad, out: (grad * out,), with_output=True)
+
+
+def expm1(x: Any) -> Tensor:
+    """e ** x - 1, exact near 0."""
+    x = floating(x)
+    array = array_namespace(x.array).expm1(x.array)
+    return record(array, (x,), lambda grad, out: (grad * (out + 1),), with_output=True)
+
+
+def log(x: Any) -> Tensor:
+    """Natural logarithm."""
+    x = floating(x)
+    return record(array_namespace(x.array).log(x.array), (x,), lambda grad: (grad / x,))
+
+
+def log1p(x: Any) -> Tensor:
+    """log(1 + x), exact near 0."""
+    x = floating(x)
+    return record(array_namespace(x.array).log1p(x.array), (x,), lambda grad: (grad / (x + 1),))
+
+
+def sin(x: Any) -> Tensor:
+    """Sine of x in radians."""
+    x = floating(x)
+    return record(array_namespace(x.array).sin(x.array), (x,), lambda grad: (grad * cos(x),))
+
+
+def cos(x: Any) -> Tensor:
+    """Cosine of x in radians."""
+    x = floating(x)
+    return record(array_namespace(x.array).cos(x.array), (x,), lambda grad: (-grad * sin(x),))
+
+
+def tanh(x: Any) -> Tensor:
+    """Hyperbolic tangent."""
+    x = floating(x)
+    array = array_namespace(x.array).tanh(x.array)
+    return record(array, (x,), lambda grad, out: (grad * (1 - out * out),), with_output=True)
+
+
+def arctan(x: Any) -> Tensor:
+    """Inverse tangent, in radians."""
+    x = floating(x)
+    return record(array_namespace(x.array).arctan(x.array), (x,), lambda grad: (grad / (x * x + 1),))
+
+
+def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
+    """x limited to [low, high]; the gradient passes inside the limits and at them."""
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    xp = array_namespace(x.array)
+
+    def vjp(grad: Tensor) -> tuple:
+        inside = xp.ones(x.shape, bool)
+        if low is not None:
+            inside &= x.array >= low
+        if high is not None:
+            inside &= x.array <= high
+        return (grad * wrap(inside.astype(grad.dtype)),)
+
+    return record(xp.clip(x.array, low, high), (x,), vjp)
+
+
+def where(condition: Any, a: Any, b: Any) -> Tensor:
+    """`a` where condition holds, else `b`; nothing flows to the one that was not chosen."""
+    condition = condition if isinstance(condition, Tensor) else Tensor(condition, bool)
+    a, b = operands(a, b)
+    chosen = condition.array.astype(bool, copy=False)
+    return record(
+        array_namespace(chosen).where(chosen, raw(a), raw(b)),
+        (a, b),
+        (lambda grad: fit(where(condition, grad, 0), a), lambda grad: fit(where(condition, 0, grad), b)),
+    )
+
+
+def equal(a: Any, b: Any) -> Tensor:
+    """a == b, boolean."""
+    return wrap(raw(a) == raw(b))
+
+
+def not_equal(a: Any, b: Any) -> Tensor:
+    """a != b, boolean."""
+    return wrap(raw(a) != raw(b))
+
+
+def greater(a: Any, b: Any) -> Tensor:
+    """a > b, boolean."""
+    return wrap(raw(a) > raw(b))
+
+
+def greater_equal(a: Any, b: Any) -> Tensor:
+    """a >= b, boolean."""
+    return wrap(raw(a) >= raw(b))
+
+
+def less(a: Any, b: Any) -> Tensor:
+    """a < b, boolean."""
+    return wrap(raw(a) < raw(b))
+
+
+def less_equal(a: Any, b: Any) -> Tensor:
+    """a <= b, boolean."""
+    return wrap(raw(a) <= raw(b))
+
+
+def isnan(x: Any) -> Tensor:
+    """Whether each value is NaN, boolean."""
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    return wrap(array_namespace(x.array).isnan(x.array))
+
+
+def stop_gradient(x: Any) -> Tensor:
+    """x as a constant."""
+    return (x if isinstance(x, Tensor) else Tensor(x)).detach()

@@ -1,0 +1,30 @@
+"""Matrix products."""
+
+from typing import Any
+
+from dlgpu.ops.elementwise import fit, operands
+from dlgpu.ops.shape import reshape, swapaxes
+from dlgpu.tensor import Tensor, record
+
+
+def matmul(a: Any, b: Any) -> Tensor:
+    """The matrix product over the last two axes, which broadcasts over the others, as `numpy.matmul`."""
+    a, b = operands(a, b)
+    for name, x in (("first", a), ("second", b)):
+        if not isinstance(x, Tensor) or x.ndim == 0:
+            raise ValueError(f"matmul: the {name} operand needs at least one dimension")
+    if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+        raise ValueError(f"matmul: inner dimensions differ: {a.shape} and {b.shape}")
+    if a.ndim == 1:
+        out = matmul(reshape(a, (1, -1)), b)
+        return reshape(out, out.shape[:-2] + out.shape[-1:])
+    if b.ndim == 1:
+        out = matmul(a, reshape(b, (-1, 1)))
+        return reshape(out, out.shape[:-1])
+
+    def by_second(grad: Tensor) -> "Tensor | None":
+        if b.ndim == 2 and a.ndim > 2:  # one product over all rows, not one for each batch and then a sum
+            return matmul(reshape(a, (-1, a.shape[-1])).T, reshape(grad, (-1, grad.shape[-1])))
+        return fit(matmul(swapaxes(a, -1, -2), grad), b)
+
+    return record(a.array @ b.array, (a, b), (lambda grad: fit(matmul(grad, swapaxes(b, -1, -2)), a), by_second))

@@ -1,0 +1,124 @@
+"""Reductions over axes, with NumPy's names and arguments."""
+
+from typing import Any
+
+from dlgpu.backend.dispatch import array_namespace
+from dlgpu.ops.elementwise import equal, exp, floating, log, spread, square, stop_gradient, where
+from dlgpu.tensor import Tensor, record, wrap
+
+Axis = "int | tuple[int, ...] | None"
+
+
+def axes_of(axis: Any, ndim: int) -> tuple[int, ...]:
+    """The axes that `axis` names, counted from 0; None names all."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+    for a in axes:
+        if not -ndim <= a < ndim:
+            raise ValueError(f"axis {a} is out of bounds for a tensor of {ndim} dimensions")
+    return tuple(sorted(a % ndim for a in axes))
+
+
+def _kept(shape: tuple, axes: tuple) -> tuple:
+    return tuple(1 if i in axes else n for i, n in enumerate(shape))
+
+
+def _restore(x: Tensor, shape: tuple, axes: tuple) -> Tensor:
+    """A reduced tensor, spread out again over the axes that it lost."""
+    return spread(x.reshape(_kept(shape, axes)), shape, 0)
+
+
+def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The sum over `axis` (all axes by default)."""
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    axes, shape = axes_of(axis, x.ndim), x.shape
+    return record(x.array.sum(axis=axes, keepdims=keepdims), (x,), lambda grad: (_restore(grad, shape, axes),))
+
+
+def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The mean over `axis`; integers average as float32."""
+    x = floating(x)
+    axes, shape = axes_of(axis, x.ndim), x.shape
+    count = 1
+    for a in axes:
+        count *= shape[a]
+    array = x.array.mean(axis=axes, keepdims=keepdims)
+    return record(array, (x,), lambda grad: (_restore(grad / count, shape, axes),))
+
+
+def var(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The variance over `axis`, in two passes: mean((x - mean(x))**2)."""
+    x = floating(x)
+    return mean(square(x - mean(x, axis, keepdims=True)), axis, keepdims)
+
+
+def std(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The standard deviation over `axis`; its derivative at 0 is infinite."""
+    return var(x, axis, keepdims) ** 0.5
+
+
+def max(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The largest value over `axis`, NaN if there is one; ties share the gradient."""
+    return _extreme("max", x, axis, keepdims)
+
+
+def min(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The smallest value over `axis`, NaN if there is one; ties share the gradient."""
+    return _extreme("min", x, axis, keepdims)
+
+
+def _extreme(name: str, x: Any, axis: Any, keepdims: bool) -> Tensor:
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    axes, shape = axes_of(axis, x.ndim), x.shape
+    array = getattr(x.array, name)(axis=axes, keepdims=keepdims)
+
+    def vjp(grad: Tensor) -> tuple:
+        hit = equal(x, wrap(array.reshape(_kept(shape, axes)))).array
+        share = hit / hit.sum(axis=axes, keepdims=True)
+        return (_restore(grad, shape, axes) * wrap(share.astype(x.dtype)),)
+
+    return record(array, (x,), vjp)
+
+
+def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """log(sum(exp(x))) over `axis`, with no overflow: the largest value is taken out first."""
+    x = floating(x)
+    peak = stop_gradient(max(x, axis, keepdims=True))
+    peak = where(equal(abs(peak), float("inf")), 0, peak)
+    result = log(sum(exp(x - peak), axis, keepdims=True)) + peak
+    if keepdims:
+        return result
+    axes = axes_of(axis, x.ndim)
+    return result.reshape(tuple(n for i, n in enumerate(x.shape) if i not in axes))
+
+
+def cumsum(x: Any, axis: int) -> Tensor:
+    """Running sums along one axis."""
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    (a,) = axes_of(axis, x.ndim)
+    flip = (slice(None),) * a + (slice(None, None, -1),)
+    array = array_namespace(x.array).cumsum(x.array, axis=a)
+    return record(array, (x,), lambda grad: (cumsum(grad[flip], a)[flip],))
+
+
+def argmax(x: Any, axis: "int | None" = None) -> Tensor:
+    """The index of the largest value along `axis`, the first of several."""
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    return wrap(x.array.argmax(axis=axis))
+
+
+def argmin(x: Any, axis: "int | None" = None) -> Tensor:
+    """The index of the smallest value along `axis`, the first of several."""
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    return wrap(x.array.argmin(axis=axis))
+
+
+def all(x: Any, axis: Any = None) -> Tensor:
+    """Whether every value is true."""
+    return wrap((x if isinstance(x, Tensor) else Tensor(x)).array.all(axis=axis))
+
+
+def any(x: Any, axis: Any = None) -> Tensor:
+    """Whether some value is true."""
+    return wrap((x if isinstance(x, Tensor) else Tensor(x)).array.any(axis=axis))

@@ -1,0 +1,1 @@
+"""Describing objects as JSON and writing files."""
