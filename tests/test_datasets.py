@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dlgpu import datasets
-from dlgpu.datasets import breast_cancer, digits, sunspots
+from dlgpu.datasets import _stored, breast_cancer, digits, sunspots
 from dlgpu.datasets._stored import read, split_by_class
 
 LOADERS = {
@@ -30,7 +30,7 @@ def sorted_rows(x, labels):
 
 
 @pytest.mark.parametrize(
-    "load_data, shapes, label_dtype",
+    ("load_data", "shapes", "label_dtype"),
     [
         (digits.load_data, [(1442, 8, 8, 1), (1442,), (355, 8, 8, 1), (355,)], np.int64),
         (breast_cancer.load_data, [(456, 30), (456,), (113, 30), (113,)], np.int64),
@@ -48,7 +48,9 @@ def test_shapes_and_dtypes_are_as_documented(load_data, shapes, label_dtype):
 @each_set
 def test_arrays_are_contiguous_and_own_their_memory(load_data):
     for array in flat(load_data()):
-        assert array.flags.c_contiguous and array.flags.owndata and array.flags.writeable
+        assert array.flags.c_contiguous
+        assert array.flags.owndata
+        assert array.flags.writeable
 
 
 @each_set
@@ -73,7 +75,7 @@ def test_importing_reads_no_file(monkeypatch):
         raise AssertionError("a data file was read at import")
 
     monkeypatch.setattr(np, "load", refuse)
-    for module in (digits, breast_cancer, sunspots, datasets):
+    for module in (_stored, digits, breast_cancer, sunspots, datasets):
         importlib.reload(module)
     with pytest.raises(AssertionError, match="read at import"):
         digits.load_data()
@@ -132,7 +134,8 @@ def test_each_class_gives_a_fifth_of_its_rows_to_the_test(module):
 
 def test_digits_pixels_run_from_paper_to_full_ink_in_sixteenths():
     for x, _ in digits.load_data():
-        assert x.min() == 0 and x.max() == 1
+        assert x.min() == 0
+        assert x.max() == 1
         np.testing.assert_array_equal(x * 16, np.round(x * 16))
 
 
@@ -196,11 +199,14 @@ def test_breast_cancer_is_standardized_by_its_training_rows_alone():
 
 def test_sunspot_series_is_every_year_with_the_known_numbers():
     years, numbers = sunspots.load_series()
-    assert years.dtype == np.int64 and numbers.dtype == np.float32
+    assert years.dtype == np.int64
+    assert numbers.dtype == np.float32
+    assert sunspots.SCALE == 100, "the documentation speaks of hundreds"
     assert years.tolist() == list(range(1700, 2009))
     known = {1700: 5.0, 1712: 0.0, 1778: 154.4, 1957: 190.2, 2008: 2.9}
     assert {year: round(float(numbers[years == year][0]), 1) for year in known} == known
-    assert numbers.min() == 0 and years[numbers.argmax()] == 1957
+    assert numbers.min() == 0
+    assert years[numbers.argmax()] == 1957
 
 
 @pytest.mark.parametrize("window", [1, 2, 11, 246])
