@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from dlgpu.backend.devices import current_device
+from dlgpu.data.structure import map_structure
 from dlgpu.initializers import Initializer
-from dlgpu.layers.symbol import Call, Symbol, is_symbolic, map_structure
+from dlgpu.layers.symbol import Call, Symbol, is_symbolic
 from dlgpu.ops.elementwise import astype
 from dlgpu.parameters import Parameter
 from dlgpu.regularizers import Regularizer
@@ -151,11 +152,11 @@ class Layer(Configurable):
         shape = map_structure(lambda s: s.shape, inputs)
         if not self.built:
             self._build(shape)
-        made = Call(self, inputs, kwargs)
+        call = Call(self, inputs, kwargs)
         output = self.compute_output_shape(shape)
-        several = isinstance(output, list)
-        made.outputs = [Symbol(s, self.dtype.name, made) for s in (output if several else [output])]
-        return made.outputs if several else made.outputs[0]
+        shapes = output if isinstance(output, list) else [output]
+        call.outputs = [Symbol(s, self.dtype.name, call) for s in shapes]
+        return call.outputs if isinstance(output, list) else call.outputs[0]
 
     # -- weights
 
@@ -229,10 +230,12 @@ class Layer(Configurable):
 
     def get_weights(self) -> list[np.ndarray]:
         """Copies of all weights as NumPy arrays, in the order of `weights`."""
+        self._require_built()
         return [np.array(w.numpy()) for w in self.weights]
 
     def set_weights(self, weights: list) -> None:
         """Overwrite all weights, in the order of `weights`; on an error none is changed."""
+        self._require_built()
         own = self.weights
         if len(weights) != len(own):
             self.fail(f"expected {len(own)} weight arrays, got {len(weights)}")
@@ -244,7 +247,19 @@ class Layer(Configurable):
 
     def count_params(self) -> int:
         """The number of values in all weights."""
+        self._require_built()
         return sum(w.size for w in self.weights)
+
+    def _require_built(self) -> None:
+        if not self.built:
+            self.fail("is not built yet and has no weights: call it on data, or give input_shape, first")
+
+    def __getattr__(self, name: str) -> Any:
+        # reached only for what is missing, such as the kernel of a layer that has not seen its inputs' shape
+        hint = (
+            "" if self.__dict__.get("built", True) else ", and is not built yet: call it on data, or give input_shape"
+        )
+        raise AttributeError(f"{type(self).__name__} {self.__dict__.get('name')!r} has no attribute {name!r}{hint}")
 
     # -- description
 

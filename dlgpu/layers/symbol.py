@@ -1,17 +1,30 @@
 """Symbols: what stands for a tensor while a functional model is drawn."""
 
+import itertools
 from typing import Any
+
+from dlgpu.data.structure import leaves
+
+_clock = itertools.count()
 
 
 class Symbol:
-    """A tensor to be: its shape (None for an unknown length, the batch first), dtype, and the call that makes it."""
+    """A tensor to be.
 
-    def __init__(self, shape: tuple, dtype: str = "float32", call: "Call | None" = None, name: "str | None" = None):
+    Attributes:
+        shape: the batch first; None for a length that is not known.
+        dtype: its name.
+        call: the call that makes it, None for an input.
+        name: of an input.
+    """
+
+    mask = None
+
+    def __init__(self, shape: tuple, dtype: str = "float32", call: "Call | None" = None, name: str | None = None):
         self.shape = tuple(shape)
         self.dtype = dtype
         self.call = call
         self.name = name
-        self.mask = None
 
     @property
     def ndim(self) -> int:
@@ -23,22 +36,27 @@ class Symbol:
 
 
 class Call:
-    """One use of a layer in a graph: `layer(inputs, **arguments)`, where inputs is a Symbol or a list of them."""
+    """One use of a layer in a graph: `layer(inputs, **arguments)`.
 
-    def __init__(self, layer: Any, inputs: Any, arguments: dict, outputs: Any = None):
+    Attributes:
+        inputs: a Symbol, or a list or dictionary of them.
+        arguments: keyword arguments, among them perhaps further Symbols.
+        outputs: the Symbols that it makes.
+        order: increases with time.
+    """
+
+    def __init__(self, layer: Any, inputs: Any, arguments: dict):
         self.layer = layer
         self.inputs = inputs
         self.arguments = arguments
-        self.outputs = outputs
+        self.outputs: list[Symbol] = []
+        self.order = next(_clock)
+
+    def symbols(self) -> list[Symbol]:
+        """All symbols that the call takes."""
+        return [s for s in leaves([self.inputs, self.arguments]) if isinstance(s, Symbol)]
 
 
 def is_symbolic(inputs: Any) -> bool:
-    """Whether the inputs of a layer are symbols, alone or in a list."""
-    return isinstance(inputs, Symbol) or (
-        isinstance(inputs, (list, tuple)) and any(isinstance(x, Symbol) for x in inputs)
-    )
-
-
-def map_structure(function: Any, value: Any) -> Any:
-    """`function` of a value, or the list of it over a list or tuple of values."""
-    return [function(v) for v in value] if isinstance(value, (list, tuple)) else function(value)
+    """Whether the inputs of a layer are symbols."""
+    return any(isinstance(x, Symbol) for x in leaves(inputs))

@@ -1,0 +1,133 @@
+"""Going through data in batches: arrays in any order, or streams in the order in which they come."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dlgpu.data.checks import as_array, check_finite, check_lengths
+from dlgpu.data.structure import leaves, map_structure
+
+
+class Batch(NamedTuple):
+    """Inputs, targets and sample weights of some samples; the last two may be None."""
+
+    x: Any
+    y: Any = None
+    sample_weight: Any = None
+
+    @property
+    def samples(self) -> int:
+        """The number of samples."""
+        return len(leaves(self.x)[0])
+
+
+class ArrayData:
+    """Arrays that are all there: any batch can be taken at any time.
+
+    Args:
+        x: an array (samples, ...), or a list or dictionary of them.
+        y: targets likewise, or None.
+        sample_weight: (samples,) factors on the loss, or None.
+        batch_size: the samples in a batch; the last one may be smaller.
+    """
+
+    def __init__(self, x: Any, y: Any = None, sample_weight: Any = None, batch_size: int = 32):
+        if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size <= 0:
+            raise ValueError(f"batch_size: expected a positive integer, got {batch_size!r}")
+        self.x = map_structure(lambda a: as_array(a, "x"), x)
+        self.y = map_structure(lambda a: as_array(a, "y"), y)
+        self.sample_weight = map_structure(lambda a: as_array(a, "sample_weight"), sample_weight)
+        self.samples = check_lengths(x=self.x, y=self.y, sample_weight=self.sample_weight)
+        self.batch_size = int(batch_size)
+
+    def check_finite(self) -> None:
+        """Raise a ValueError that names the first row with a NaN or an infinity."""
+        for name in ("x", "y", "sample_weight"):
+            for array in leaves(getattr(self, name)):
+                check_finite(array, name)
+
+    def __len__(self) -> int:
+        return -(-self.samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches()
+
+    def batches(self, order: Any = None) -> Iterator[Batch]:
+        """One pass through the batches, with the samples in the order of `order` (indices) or as they are."""
+        for start in range(0, self.samples, self.batch_size):
+            stop = start + self.batch_size
+            yield self.take(slice(start, stop) if order is None else order[start:stop])
+
+    def take(self, rows: Any) -> Batch:
+        """The samples at these rows: a slice or an array of indices."""
+        if isinstance(self.x, np.ndarray) and self.sample_weight is None and isinstance(self.y, np.ndarray):
+            return Batch(self.x[rows], self.y[rows])  # the plain case, at every step
+        return Batch(*(map_structure(lambda a: a[rows], s) for s in (self.x, self.y, self.sample_weight)))
+
+    def split(self, fraction: float) -> "tuple[ArrayData, ArrayData]":
+        """The first samples, and the last `fraction` of them, in two."""
+        if not 0 < fraction < 1:
+            raise ValueError(f"validation_split: expected a number between 0 and 1, got {fraction!r}")
+        cut = int(self.samples * (1 - fraction))
+        if cut == 0 or cut == self.samples:
+            raise ValueError(f"validation_split={fraction} of {self.samples} samples leaves one part empty")
+        return (
+            ArrayData(*self.take(slice(0, cut)), batch_size=self.batch_size),
+            ArrayData(*self.take(slice(cut, None)), batch_size=self.batch_size),
+        )
+
+
+class StreamData:
+    """Batches made by the user: a generator, an iterable, or an object with `__getitem__` and `__len__`.
+
+    Each item is x, (x, y) or (x, y, sample_weight), already a batch. A generator goes on where it stopped; other
+    iterables begin anew at each pass.
+    """
+
+    def __init__(self, source: Any):
+        self.source = source
+        self.once = isinstance(source, Iterator)
+
+    def __len__(self) -> int:
+        return len(self.source)  # a TypeError where it is unknown
+
+    def __iter__(self) -> Iterator[Batch]:
+        for number, item in enumerate(self._items()):
+            fields = item if isinstance(item, tuple) else (item,)
+            if not 1 <= len(fields) <= 3:
+                raise ValueError(
+                    f"batch {number} of the generator: expected x, (x, y) or (x, y, sample_weight), "
+                    f"got a tuple of {len(fields)}"
+                )
+            names = ("x", "y", "sample_weight")
+            batch = Batch(*(map_structure(lambda a, n=n: as_array(a, n), f) for n, f in zip(names, fields)))
+            check_lengths(x=batch.x, y=batch.y, sample_weight=batch.sample_weight)
+            yield batch
+
+    def _items(self) -> Iterator:
+        if hasattr(self.source, "__getitem__") and hasattr(self.source, "__len__"):
+            return (self.source[i] for i in range(len(self.source)))
+        return iter(self.source)
+
+    batches: Callable = __iter__
+
+
+def as_data(
+    x: Any, y: Any = None, sample_weight: Any = None, batch_size: int | None = None
+) -> "ArrayData | StreamData":
+    """Arrays as ArrayData; a generator or an iterable of batches as StreamData."""
+    if isinstance(x, (ArrayData, StreamData)):
+        return x
+    arrays = hasattr(x, "dtype") or hasattr(x, "__array__") or isinstance(x, (list, tuple, dict, int, float, str))
+    if arrays:
+        if isinstance(x, list) and not any(hasattr(a, "__array__") or hasattr(a, "dtype") for a in x):
+            x = as_array(x, "x")  # nested lists of numbers are one array, a list of arrays several inputs
+        return ArrayData(x, y, sample_weight, 32 if batch_size is None else batch_size)
+    if not hasattr(x, "__iter__") and not hasattr(x, "__getitem__"):
+        raise TypeError(f"x: expected arrays, or a generator of batches, got {type(x).__name__}")
+    if y is not None or sample_weight is not None or batch_size is not None:
+        raise ValueError(
+            "y, sample_weight and batch_size go with arrays; a generator yields (x, y, sample_weight) itself"
+        )
+    return StreamData(x)

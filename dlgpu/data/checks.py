@@ -1,0 +1,61 @@
+"""Checks of data that a user gives: each error names the argument, what was expected and what came."""
+
+from typing import Any
+
+import numpy as np
+
+from dlgpu.backend.dispatch import array_namespace
+from dlgpu.data.structure import leaves
+from dlgpu.tensor import Tensor
+
+ROWS_AT_ONCE = 1 << 22  # values scanned at a time, so that a large array needs little extra memory
+
+
+def as_array(value: Any, name: str) -> Any:
+    """`value` as an array of numbers with a batch dimension; a device's array stays there.
+
+    Raises:
+        TypeError: the values are not numbers (objects, strings, dates).
+        ValueError: rows of different lengths, or a single number.
+    """
+    if isinstance(value, Tensor):
+        value = value.array
+    if not hasattr(value, "__cuda_array_interface__"):
+        try:
+            value = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"{name}: expected rows of one shape, got rows of different lengths ({error})") from None
+    if value.dtype.kind not in "fiub" and value.dtype.name != "bfloat16":
+        raise TypeError(
+            f"{name}: expected numbers, got an array of dtype {value.dtype} and shape {value.shape}; "
+            "encode text and categories as numbers, and make rows of one length"
+        )
+    if value.ndim == 0:
+        raise ValueError(f"{name}: expected an array of shape (batch, ...), got a single number")
+    return value
+
+
+def check_lengths(**structures: Any) -> int:
+    """The number of samples, which must be the same in all arrays and not 0."""
+    lengths = {name: [len(a) for a in leaves(value)] for name, value in structures.items() if leaves(value)}
+    first_name, (first, *_) = next(iter(lengths.items()))
+    for name, found in lengths.items():
+        for n in found:
+            if n != first:
+                raise ValueError(f"{first_name} has {first} samples, but {name} has {n}: expected one for each sample")
+    if first == 0:
+        raise ValueError(f"{first_name} is empty: expected at least one sample")
+    return first
+
+
+def check_finite(array: Any, name: str) -> None:
+    """One scan for NaN and infinity; the error names the first row that holds one."""
+    if array.dtype.kind != "f":
+        return
+    xp, rows = array_namespace(array), max(1, ROWS_AT_ONCE // max(1, array[:1].size))
+    for start in range(0, len(array), rows):
+        finite = xp.isfinite(array[start : start + rows])
+        if not finite.all():
+            bad = start + int(xp.argmin(finite.reshape(len(finite), -1).all(axis=1)))
+            what = "NaN" if xp.isnan(array[bad]).any() else "infinity"
+            raise ValueError(f"{name}: row {bad} holds {what}; expected finite numbers (rows count from 0)")

@@ -1,0 +1,22 @@
+"""Values that come alone, in lists, or in dictionaries: the inputs and outputs of models."""
+
+from collections.abc import Callable
+from typing import Any
+
+
+def map_structure(function: Callable, value: Any) -> Any:
+    """`function` of a value, or of each value in a list, tuple or dictionary, in a list or dictionary; None stays None."""
+    if isinstance(value, (list, tuple)):
+        return [map_structure(function, v) for v in value]
+    if isinstance(value, dict):
+        return {key: map_structure(function, v) for key, v in value.items()}
+    return None if value is None else function(value)
+
+
+def leaves(value: Any) -> list:
+    """All values of a structure in order, without the Nones."""
+    if isinstance(value, (list, tuple)):
+        return [leaf for v in value for leaf in leaves(v)]
+    if isinstance(value, dict):
+        return [leaf for v in value.values() for leaf in leaves(v)]
+    return [] if value is None else [value]

@@ -1,0 +1,3 @@
+"""Training: the step, the loop over epochs, callbacks and progress."""
+
+from dlgpu.training.trainer import Trainer

@@ -1,0 +1,84 @@
+"""The batches of one epoch after another, and weights for the classes in them."""
+
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+
+from dlgpu.data import ArrayData, Batch, StreamData
+from dlgpu.ops.random import default_generator
+
+
+class Epochs:
+    """Batches, an epoch at a time.
+
+    Args:
+        data: what to go through.
+        steps: batches in an epoch; None means one pass. With it, an epoch may end within a pass, and the next goes on.
+        shuffle: a new order of the samples in each pass, for arrays.
+    """
+
+    def __init__(self, data: "ArrayData | StreamData", steps: int | None = None, shuffle: bool = False):
+        self.data = data
+        self.shuffle = shuffle
+        self.steps = length(data, steps)
+        self._wanted = steps
+        self._endless = None if steps is None else self._forever()
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the next epoch."""
+        return self._pass() if self._endless is None else islice(self._endless, self._wanted)
+
+    def _pass(self) -> Iterator[Batch]:
+        if isinstance(self.data, StreamData):
+            return iter(self.data)
+        return self.data.batches(default_generator().permutation(self.data.samples) if self.shuffle else None)
+
+    def _forever(self) -> Iterator[Batch]:
+        while True:
+            batches = self._pass()
+            first = next(batches, None)
+            if first is None:
+                return
+            yield first
+            yield from batches
+
+
+def length(data: Any, steps: int | None = None) -> int | None:
+    """The number of batches in an epoch, None where a stream does not know."""
+    if steps is not None:
+        return steps
+    try:
+        return len(data)
+    except TypeError:
+        return None
+
+
+def first_batch(data: "ArrayData | StreamData") -> Batch:
+    """The first batch; a generator keeps it for the run."""
+    if isinstance(data, ArrayData):
+        return data.take(slice(0, 1))
+    if data.once:
+        head = list(islice(data.source, 1))
+        data.source = chain(head, data.source)
+        found = next(iter(StreamData(head)), None)
+    else:
+        found = next(iter(data), None)
+    if found is None:
+        raise ValueError("x: the generator gave no batch")
+    return found
+
+
+def with_class_weight(data: Any, class_weight: "Mapping[int, float]") -> ArrayData:
+    """Data whose sample weights are multiplied by the weight of each sample's class (1 for a class not named)."""
+    if not isinstance(data, ArrayData) or not isinstance(data.y, np.ndarray):
+        raise ValueError("class_weight needs one array of labels; a generator can yield sample weights instead")
+    one_hot = data.y.ndim == 2 and data.y.shape[1] > 1
+    labels = data.y.argmax(axis=1) if one_hot else data.y.reshape(data.samples, -1)[:, 0]
+    factors = np.ones(data.samples, np.float32)
+    for label, weight in class_weight.items():
+        factors[labels == label] = weight
+    if data.sample_weight is not None:
+        factors = factors * np.asarray(data.sample_weight)
+    return ArrayData(data.x, data.y, factors, data.batch_size)

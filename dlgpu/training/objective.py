@@ -1,0 +1,119 @@
+"""What a model is trained for and watched by: the losses and metrics given to `compile`, bound to its outputs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dlgpu import losses, metrics
+from dlgpu.tensor import Tensor
+
+# Names whose meaning depends on the shapes of labels and outputs.
+BY_SHAPE = ("accuracy", "acc", "crossentropy", "ce")
+
+
+class Objective:
+    """The losses of a model's outputs and its metrics, each a sum over the epoch.
+
+    Args:
+        loss: a name, a Loss or a function of (y_true, y_pred). For several outputs a list, or a dictionary by
+            output name; None leaves an output out.
+        loss_weights: factors on the losses of several outputs, in the same form.
+        metric: names, Metrics or functions of (y_true, y_pred); for several outputs a list of lists or a dictionary.
+        weighted_metrics: the same, on samples weighted by sample_weight.
+        names: of the model's outputs.
+    """
+
+    def __init__(self, loss: Any, loss_weights: Any, metric: Any, weighted_metrics: Any, names: Sequence[str]):
+        self.names = list(names)
+        self.losses = [losses.get(item) for item in self._by_output(loss, "loss")]
+        self.loss_weights = [1.0 if w is None else float(w) for w in self._by_output(loss_weights, "loss_weights")]
+        plain, weighted = (
+            [[_early(m) for m in _as_list(group)] for group in self._by_output(given, what)]
+            for given, what in ((metric, "metrics"), (weighted_metrics, "weighted_metrics"))
+        )
+        self._wanted = [[(m, False) for m in p] + [(m, True) for m in w] for p, w in zip(plain, weighted)]
+        self._bound: list[list[tuple[Any, bool]]] | None = None
+        self.reset()
+
+    def _by_output(self, given: Any, what: str) -> list:
+        """What was given, as one item for each output."""
+        if isinstance(given, dict):
+            unknown = sorted(set(given) - set(self.names))
+            if unknown:
+                raise ValueError(f"{what}: there is no output {unknown[0]!r}; the outputs are {', '.join(self.names)}")
+            return [given.get(name) for name in self.names]
+        if len(self.names) == 1:
+            return [given[0] if what == "loss" and isinstance(given, (list, tuple)) and len(given) == 1 else given]
+        if isinstance(given, (list, tuple)):
+            if len(given) != len(self.names):
+                raise ValueError(f"{what}: expected one for each output ({', '.join(self.names)}), got {len(given)}")
+            return list(given)
+        return [given] * len(self.names)
+
+    def check_labels(self, y: Sequence, output_shapes: Sequence[tuple]) -> None:
+        """Raise a ValueError where a whole array of labels does not suit the loss or the output."""
+        for loss, labels, shape in zip(self.losses, y, output_shapes):
+            if loss is not None:
+                loss.check_labels(labels, shape)
+
+    def loss(self, y: Sequence, outputs: Sequence[Tensor], sample_weight: Sequence) -> Tensor:
+        """The weighted sum of the outputs' losses on one batch, a Tensor of one element."""
+        total: Any = None
+        for loss, factor, labels, output, weight in zip(self.losses, self.loss_weights, y, outputs, sample_weight):
+            if loss is None:
+                continue
+            value = loss(labels, output, weight) if factor == 1 else loss(labels, output, weight) * factor
+            total = value if total is None else total + value
+        if total is None:
+            raise ValueError("compile the model with a loss before training or evaluating it")
+        return total
+
+    def update(self, y: Sequence, outputs: Sequence[Tensor], sample_weight: Sequence, loss: Any, samples: int) -> None:
+        """Add a batch to the sums: `loss` (an array of one element) counts once for each sample."""
+        self.loss_sum = self.loss_sum + loss * samples
+        self.samples += samples
+        if self._bound is None:
+            self._bound = [
+                [(metrics.for_output(m, labels.shape, o.shape) if isinstance(m, str) else m, w) for m, w in wanted]
+                for wanted, labels, o in zip(self._wanted, y, outputs)
+            ]
+        for group, labels, output, weight in zip(self._bound, y, outputs, sample_weight):
+            for metric, weighted in group:
+                metric.update_state(labels, output, weight if weighted else None)
+
+    def reset(self) -> None:
+        """Begin an epoch."""
+        self.loss_sum: Any = 0.0
+        self.samples = 0
+        for metric in self.metrics:
+            metric.reset_state()
+
+    @property
+    def metrics(self) -> list:
+        """All metrics in order; empty until the first batch has shown the outputs' shapes."""
+        return [metric for group in self._bound or [] for metric, _ in group]
+
+    def results(self) -> dict[str, float]:
+        """The loss and the metrics so far, by name; waits for the device."""
+        found = {"loss": float(self.loss_sum) / self.samples if self.samples else 0.0}
+        for name, group in zip(self.names, self._bound or []):
+            for metric, _ in group:
+                key = metric.name if len(self.names) == 1 else f"{name}_{metric.name}"
+                found[_unused(key, found)] = float(metric.result())
+        return found
+
+
+def _early(metric: Any) -> Any:
+    """The Metric, or the name that must wait for shapes; an unknown name is an error at compile."""
+    return metric.lower() if isinstance(metric, str) and metric.lower() in BY_SHAPE else metrics.get(metric)
+
+
+def _as_list(value: Any) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
+
+
+def _unused(key: str, taken: dict) -> str:
+    number, name = 0, key
+    while name in taken:
+        number += 1
+        name = f"{key}_{number}"
+    return name

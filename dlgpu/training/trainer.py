@@ -1,0 +1,321 @@
+"""Trainer: compile, fit, evaluate and predict, as Keras has them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from dlgpu import optimizers
+from dlgpu.backend.devices import Device, current_device
+from dlgpu.data import ArrayData, StreamData, as_data, leaves
+from dlgpu.training.callbacks import Callback, CallbackList, History
+from dlgpu.training.epochs import Epochs, first_batch, length, with_class_weight
+from dlgpu.training.interrupt import deferred_interrupt
+from dlgpu.training.objective import Objective
+from dlgpu.training.progress import progress
+from dlgpu.training.step import Step
+
+
+class Results(Mapping):
+    """The loss and metrics so far, read from the device only when somebody looks."""
+
+    def __init__(self, objective: Objective):
+        self._objective = objective
+
+    def __getitem__(self, name: str) -> float:
+        return self._objective.results()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._objective.results())
+
+    def __len__(self) -> int:
+        return len(self._objective.results())
+
+    def items(self) -> Any:
+        """All names and values, read once."""
+        return self._objective.results().items()
+
+
+class Trainer:
+    """The training half of a model; the other half is a Layer."""
+
+    optimizer: Any = None
+    stop_training = False
+    history: History | None = None
+    _objective: Objective | None = None
+    _step: Step | None = None
+    _compiled: dict | None = None
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+    ) -> None:
+        """Say what to train for and how.
+
+        Args:
+            optimizer: a name or an Optimizer.
+            loss: a name, a Loss or a function of (y_true, y_pred); for several outputs a list or dictionary of them.
+            loss_weights: factors on the losses of several outputs.
+            metrics: a list of names, Metrics or functions.
+            weighted_metrics: the same, on samples weighted by sample_weight and class_weight.
+        Raises:
+            ValueError: an unknown name; the message names the nearest known one.
+        """
+        chosen = optimizers.get(optimizer)
+        objective = Objective(loss, loss_weights, metrics, weighted_metrics, self.output_names)
+        self.optimizer, self._objective = chosen, objective
+        self._step = Step(self, objective, chosen)
+        self._compiled = dict(
+            optimizer=chosen, loss=loss, loss_weights=loss_weights, metrics=metrics, weighted_metrics=weighted_metrics
+        )
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of the outputs, of which there is one unless a subclass says otherwise."""
+        return ["output"]
+
+    @property
+    def device(self) -> Device:
+        """The device of the weights; the current one for a model without any."""
+        weights = self.weights  # type: ignore[attr-defined]
+        return weights[0].device if weights else current_device()
+
+    @property
+    def metrics(self) -> list:
+        """The metrics given to `compile`; empty before the first batch."""
+        return self._objective.metrics if self._objective else []
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """The names of what `evaluate` returns, in order."""
+        return list(self._require_compiled().results())
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: "str | int" = "auto",
+        callbacks: "Sequence[Callback] | Callback | None" = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: "dict[int, float] | None" = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int = 1,
+    ) -> History:
+        """Train for a number of epochs. Ctrl-C ends the run after the step in progress, with the history so far.
+
+        Args:
+            x: an array (samples, ...), a list or dictionary of arrays, or a generator of batches (x, y) or
+                (x, y, sample_weight).
+            y: targets, with as many samples.
+            batch_size: samples a step, 32 by default; the last batch may be smaller.
+            epochs: the number of the last epoch, counted from 1.
+            verbose: "auto" or 1 a progress bar, 2 a line for each epoch, 0 nothing.
+            callbacks: what happens between batches and epochs.
+            validation_split: the last fraction of x and y is held out and evaluated after each epoch.
+            validation_data: (x, y) or (x, y, sample_weight) or a generator, evaluated after each epoch.
+            shuffle: a new order of the samples in each epoch; generators keep theirs.
+            class_weight: class -> factor on the loss of its samples.
+            sample_weight: (samples,) factors on the loss.
+            initial_epoch: the epoch to begin with, counted from 0.
+            steps_per_epoch: batches in an epoch; needed for an endless generator.
+            validation_steps, validation_batch_size, validation_freq: likewise; every how many epochs to validate.
+        Returns:
+            a History, whose `history` maps names to a value for each epoch.
+        Raises:
+            ValueError: lengths differ, there is no data, a value is NaN or infinite, labels do not suit the loss.
+            TypeError: arrays that are not numbers.
+        """
+        objective = self._require_compiled()
+        data = as_data(x, y, sample_weight, batch_size)
+        if validation_split and validation_data is None:
+            if not isinstance(data, ArrayData):
+                raise ValueError("validation_split needs arrays; give validation_data beside a generator")
+            data, validation_data = data.split(validation_split)
+        elif validation_data is not None and not isinstance(validation_data, (ArrayData, StreamData)):
+            parts = validation_data if isinstance(validation_data, (tuple, list)) else (validation_data,)
+            sizes = validation_batch_size or (batch_size if len(parts) > 1 else None)
+            validation_data = as_data(parts[0], *parts[1:], **({"batch_size": sizes} if sizes else {}))
+        self._check(data, objective)
+        if validation_data is not None:
+            self._check(validation_data, objective)
+        if class_weight is not None:
+            data = with_class_weight(data, class_weight)
+        step = self._step
+        assert step is not None
+        step.prepare()
+
+        batches = Epochs(data, steps_per_epoch, shuffle)
+        self.history = History()
+        given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
+        # progress and history come last, so that they show what other callbacks add to the logs
+        run = CallbackList([*given, *progress(verbose), self.history], self, epochs=epochs, steps=batches.steps)
+        self.stop_training = False
+        with deferred_interrupt() as interrupt:
+            try:
+                run.call("on_train_begin", {})
+                for epoch in range(initial_epoch, epochs):
+                    run.call("on_epoch_begin", epoch, {})
+                    self._run_epoch(batches, step, objective, run, lambda: self.stop_training or interrupt.pressed)
+                    if interrupt.pressed:
+                        break
+                    logs = objective.results()
+                    if validation_data is not None and (epoch + 1) % validation_freq == 0:
+                        logs |= {
+                            f"val_{k}": v for k, v in self._evaluate(validation_data, validation_steps, run).items()
+                        }
+                    run.call("on_epoch_end", epoch, logs)
+                    if self.stop_training or interrupt.pressed:
+                        break
+            finally:
+                self.history.interrupted = interrupt.pressed
+                run.call("on_train_end", {})
+        if interrupt.pressed and verbose != 0:
+            print(f"Interrupted in epoch {epoch + 1}; the model is as it was after the last finished step.")
+        return self.history
+
+    def _run_epoch(
+        self, batches: Epochs, step: Step, objective: Objective, run: CallbackList, stop: Callable[[], bool]
+    ) -> None:
+        objective.reset()
+        number, logs = -1, Results(objective)
+        for number, batch in enumerate(batches):
+            run.call("on_train_batch_begin", number, {})
+            step.train(batch)
+            run.call("on_train_batch_end", number, logs)
+            if stop():
+                break
+        if number < 0:
+            raise ValueError("x: the generator gave no batch; it may have ended in an earlier epoch")
+
+    def _check(self, data: "ArrayData | StreamData", objective: Objective) -> None:
+        """One look at all data before the run; the first sample builds the model and shows the outputs' shapes."""
+        if isinstance(data, ArrayData):
+            data.check_finite()
+        elif self.built:  # type: ignore[attr-defined]
+            return
+        outputs = self._step.predict(first_batch(data))  # type: ignore[union-attr]
+        if isinstance(data, ArrayData):
+            if data.y is None:
+                raise ValueError("y: expected targets, got None")
+            labels = [data.y[n] for n in objective.names] if isinstance(data.y, dict) else leaves(data.y)
+            objective.check_labels(labels, [(data.samples, *o.shape[1:]) for o in leaves(outputs)])
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: "str | int" = "auto",
+        sample_weight: Any = None,
+        steps: int | None = None,
+        callbacks: "Sequence[Callback] | None" = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """The loss and metrics on data, without training; see `fit` for the arguments.
+
+        Returns:
+            the loss, or a list of the loss and the metrics if there are any; a dictionary with return_dict.
+        """
+        objective = self._require_compiled()
+        data = as_data(x, y, sample_weight, batch_size)
+        self._check(data, objective)
+        shown = progress(0 if verbose == 2 else verbose)
+        run = CallbackList([*(callbacks or []), *shown], self, epochs=1, steps=length(data, steps))
+        results = self._evaluate(data, steps, run)
+        if verbose == 2:
+            print("Evaluate  " + "  ".join(f"{name} {value:.4g}" for name, value in results.items()))
+        values = list(results.values())
+        return results if return_dict else values[0] if len(values) == 1 else values
+
+    def _evaluate(self, data: Any, steps: int | None, run: CallbackList) -> dict[str, float]:
+        objective = self._require_compiled()
+        objective.reset()
+        run.call("on_test_begin", {})
+        logs = Results(objective)
+        for number, batch in enumerate(islice(data, steps)):
+            run.call("on_test_batch_begin", number, {})
+            self._step.evaluate(batch)  # type: ignore[union-attr]
+            run.call("on_test_batch_end", number, logs)
+        results = objective.results()
+        run.call("on_test_end", results)
+        return results
+
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: "str | int" = "auto",
+        steps: int | None = None,
+        callbacks: "Sequence[Callback] | None" = None,
+    ) -> Any:
+        """The outputs for all samples of x, as one NumPy array, or a list of them for several outputs."""
+        data = as_data(x, None, None, batch_size)
+        step = self._step or Step(self, None, None)
+        length = length(data, steps)
+        run = CallbackList(
+            [*(callbacks or []), *progress(0 if verbose == 2 else verbose)], self, epochs=1, steps=length
+        )
+        run.call("on_predict_begin", {})
+        outputs = []
+        for number, batch in enumerate(islice(data, steps)):
+            run.call("on_predict_batch_begin", number, {})
+            outputs.append(step.predict(batch))
+            run.call("on_predict_batch_end", number, {})
+        run.call("on_predict_end", {})
+        if not outputs:
+            raise ValueError("x: the generator gave no batch")
+        if isinstance(outputs[0], list):
+            return [np.concatenate(parts) for parts in zip(*outputs)]
+        if isinstance(outputs[0], dict):
+            return {key: np.concatenate([o[key] for o in outputs]) for key in outputs[0]}
+        return np.concatenate(outputs)
+
+    def train_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
+    ) -> Any:
+        """One training step on one batch; the loss, or a list of the loss and the metrics, of this batch."""
+        objective = self._require_compiled()
+        data = as_data(x, y, sample_weight)
+        self._check(data, objective)
+        if class_weight is not None:
+            data = with_class_weight(data, class_weight)
+        self._step.prepare()  # type: ignore[union-attr]
+        objective.reset()
+        self._step.train(data.take(slice(None)))  # type: ignore[union-attr]
+        return self._batch_results(return_dict)
+
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
+        """The loss, or a list of the loss and the metrics, of one batch, without training."""
+        objective = self._require_compiled()
+        data = as_data(x, y, sample_weight)
+        self._check(data, objective)
+        objective.reset()
+        self._step.evaluate(data.take(slice(None)))  # type: ignore[union-attr]
+        return self._batch_results(return_dict)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """The outputs for one batch, as NumPy arrays."""
+        return (self._step or Step(self, None, None)).predict(as_data(x).take(slice(None)))
+
+    def _batch_results(self, return_dict: bool) -> Any:
+        results = self._require_compiled().results()
+        values = list(results.values())
+        return results if return_dict else values[0] if len(values) == 1 else values
+
+    def _require_compiled(self) -> Objective:
+        if self._objective is None:
+            raise ValueError(f"{type(self).__name__}: call compile(optimizer=..., loss=...) first")
+        return self._objective
