@@ -5,6 +5,7 @@ from dlgpu.autograd import no_grad
 from dlgpu.backend.devices import current_device, device, set_device
 from dlgpu.errors import DeviceError
 from dlgpu.ops.differentiation import custom_vjp, grad, value_and_grad
+from dlgpu.ops.random import set_random_seed
 from dlgpu.tensor import Tensor
 
 __version__ = "0.1.0"

@@ -41,6 +41,13 @@ class Device:
         with self.array_namespace.cuda.Device(self.index):
             return self.array_namespace.asarray(value, dtype)
 
+    def empty(self, shape: Any, dtype: Any) -> Any:
+        """A new array on this device, of undefined values."""
+        if self.kind == "cpu":
+            return np.empty(shape, dtype)
+        with self.array_namespace.cuda.Device(self.index):
+            return self.array_namespace.empty(shape, dtype)
+
     def __enter__(self) -> "Device":
         _stack.set((*_stack.get(), self))
         return self

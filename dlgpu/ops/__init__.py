@@ -35,6 +35,7 @@ from dlgpu.ops.elementwise import (
     where,
 )
 from dlgpu.ops.linear import matmul
+from dlgpu.ops.random import dropout
 from dlgpu.ops.reduction import all, any, argmax, argmin, cumsum, logsumexp, max, mean, min, std, sum, var
 from dlgpu.ops.shape import (
     broadcast_to,
