@@ -70,7 +70,7 @@ def gradients(
     Args:
         roots: (node, output index) of each output to start from.
         seeds: the gradient at each root; whatever supports `+` among its kind.
-        wanted: says which nodes' gradients to keep.
+        wanted: says at which nodes the walk ends and the gradient is kept.
         create_graph: record the walk itself, so that the gradients can be differentiated again.
     Returns:
         node -> list with a gradient, or None, for each of its outputs.
@@ -94,8 +94,8 @@ def gradients(
             node = heapq.heappop(later)[1]
             arrived = pending.pop(node)
             if wanted(node):
-                kept[node] = arrived
-            if node.vjp is not None:
+                kept[node] = arrived  # and go no further: what lies below is not asked for
+            elif node.vjp is not None:
                 for edge, gradient in zip(node.edges, node.pull(arrived)):
                     if edge is not None and gradient is not None:
                         arrive(edge, gradient)

@@ -132,13 +132,16 @@ class Tensor:
         return bool(self.array)
 
     def __float__(self) -> float:
-        return float(self.array)
+        return float(self.item())
 
     def __int__(self) -> int:
-        return int(self.array)
+        return int(self.item())
 
     def __index__(self) -> int:
         return self.array.__index__()
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item() if spec else str(self), spec)  # f"{loss:.4f}"
 
     def __repr__(self) -> str:
         values = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=100)

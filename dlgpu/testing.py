@@ -19,14 +19,18 @@ def gradcheck(
 
     Args:
         function: of Tensors, to a Tensor or a tuple of Tensors. It must be smooth within eps of the inputs.
-        inputs: floating arrays are converted to float64 and differentiated; everything else is passed on.
+        inputs: floating arrays and Tensors are converted to float64 and differentiated; all else is passed on.
         second: check the second derivative too.
         eps: the step of the finite difference.
         tolerance: the largest error allowed, relative to the largest derivative (and to 1).
     Raises:
         AssertionError: a derivative is wrong; the message names the input, its element and both values.
+        ValueError: there is no floating input.
     """
-    arrays = [np.array(x, np.float64) if _is_floating(x) else x for x in inputs]
+    bare = [x.numpy() if isinstance(x, Tensor) else x for x in inputs]
+    arrays = [np.array(x, np.float64) if _is_floating(x) else x for x in bare]
+    if not any(_is_floating(x) for x in arrays):
+        raise ValueError("gradcheck needs at least one floating array among the inputs")
     random = np.random.default_rng(0)
     weights: list[np.ndarray] = []
 
@@ -54,6 +58,11 @@ def _compare(function: Callable, arrays: list, which: str, eps: float, tolerance
     grads = ops.grad(function, positions)(*arrays)
     for position, grad in zip(positions, grads):
         x = arrays[position]
+        if grad.shape != x.shape or grad.dtype != x.dtype:
+            raise AssertionError(
+                f"{which} derivative by input {position}: got {grad.dtype} of shape {grad.shape}, "
+                f"expected {x.dtype} of shape {x.shape}"
+            )
         numeric = np.empty_like(x)
         for index in np.ndindex(x.shape):
             centre = x[index]

@@ -6,7 +6,11 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
+
 from dlgpu import autograd
+from dlgpu.backend.dispatch import array_namespace
+from dlgpu.ops.elementwise import astype
 from dlgpu.tensor import Tensor, record, wrap
 
 _differentiating: ContextVar[bool] = ContextVar("dlgpu_differentiating", default=False)
@@ -45,7 +49,7 @@ def value_and_grad(function: Callable, argnums: "int | Sequence[int]" = 0, creat
             raise ValueError(f"grad needs a function that returns a Tensor of one element; it returned {got}")
         wanted = [inputs[i] for i in positions]
         found = pull_back([value], [None], wanted, again)
-        grads = tuple(wrap(t.array * 0) if g is None else g for g, t in zip(found, wanted))
+        grads = tuple(zeros_like(t) if g is None else g for g, t in zip(found, wanted))
         return (value if again else value.detach()), (grads[0] if isinstance(argnums, int) else grads)
 
     return differentiated
@@ -60,6 +64,11 @@ def grad(function: Callable, argnums: "int | Sequence[int]" = 0, create_graph: b
         return pair(*args, **kwargs)[1]
 
     return gradient
+
+
+def zeros_like(x: Tensor) -> Tensor:
+    """Zeros of the shape, dtype and device of x."""
+    return wrap(array_namespace(x.array).zeros_like(x.array))
 
 
 def fresh(value: Any) -> Tensor:
@@ -134,6 +143,8 @@ class custom_vjp:
     def __call__(self, *args: Any) -> Tensor:
         inputs = [a if isinstance(a, Tensor) or not hasattr(a, "shape") else Tensor(a) for a in args]
         array = self.forward(*[t.array if isinstance(t, Tensor) else t for t in inputs])
+        if isinstance(array, Tensor) or not hasattr(array, "dtype"):
+            raise TypeError(f"{self.__name__} must return one array, got {type(array).__name__}")
         return record(array, inputs, lambda grad, output: self._pull(grad, output, inputs), with_output=True)
 
     def _pull(self, gradient: Tensor, output: Tensor, inputs: list) -> list:
@@ -144,17 +155,22 @@ class custom_vjp:
         if len(found) != len(inputs):
             raise ValueError(f"the vjp of {self.__name__} returned {len(found)} gradients for {len(inputs)} inputs")
         for position, (g, t) in enumerate(zip(found, inputs)):
-            if g is not None and isinstance(t, Tensor) and g.shape != t.shape:
+            if g is not None and isinstance(t, Tensor) and np.shape(g) != t.shape:
                 raise ValueError(
                     f"the vjp of {self.__name__}: expected a gradient of shape {t.shape} for input {position}, "
-                    f"got {g.shape}"
+                    f"got {np.shape(g)}"
                 )
         if autograd.recording() and any(g is not None and not isinstance(g, Tensor) for g in found):
             raise ValueError(
                 f"the vjp of {self.__name__} returned plain arrays, so it cannot be differentiated again; "
                 "write it with dlgpu.ops on Tensors"
             )
-        return [wrap(g) if g is not None and not isinstance(g, Tensor) else g for g in found]
+        return [
+            astype(g if isinstance(g, Tensor) else Tensor(g), t.dtype)
+            if g is not None and isinstance(t, Tensor)
+            else None
+            for g, t in zip(found, inputs)
+        ]
 
     @property
     def __signature__(self) -> inspect.Signature:

@@ -4,6 +4,7 @@ Dtypes: Python numbers take the tensor's dtype; an integer tensor meeting a floa
 float32 where the function or a Python float makes it floating.
 """
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -117,13 +118,14 @@ def power(a: Any, b: Any) -> Tensor:
     def by_base(grad: Tensor, out: Tensor) -> Tensor | None:
         if isinstance(b, Tensor):
             # 0 * a ** -1 is nan at a = 0; the derivative of a constant 1 is 0
-            return fit(grad * b * power(a, where(equal(b, 0), 1, b - 1)), a)
+            flat = wrap((a.array == 0) & (b.array == 0))
+            return fit(grad * b * power(a, where(flat, 1, b - 1)), a)
         return fit(grad * 0 if b == 0 else grad if b == 1 else grad * (a ** (b - 1) * b), a)
 
     def by_exponent(grad: Tensor, out: Tensor) -> Tensor | None:
         base = a if isinstance(a, Tensor) else wrap(array_namespace(b.array).full_like(b.array, a))
-        positive = greater(base, 0)
-        return fit(where(positive, grad * out * log(where(positive, base, 1)), 0), b)
+        zero = equal(base, 0)  # 0 ** b is flat for b > 0; log(0) would make it nan
+        return fit(where(zero, 0, grad * out * log(where(zero, 1, base))), b)
 
     return record(array, (a, b), (by_base, by_exponent), with_output=True)
 
@@ -142,7 +144,8 @@ def minimum(a: Any, b: Any) -> Tensor:
 
 def _choose(ufunc: Any, wins: Any, a: Any, b: Any) -> Tensor:
     def share(grad: Tensor, mine: Any, other: Any) -> Tensor | None:
-        return fit(grad * (astype(wins(mine, other), grad.dtype) + astype(equal(a, b), grad.dtype) * 0.5), mine)
+        # by who loses, not by who wins: NaN does neither, and passes its gradient on
+        return fit(where(wins(other, mine), 0, where(equal(a, b), grad * 0.5, grad)), mine)
 
     return record(ufunc(raw(a), raw(b)), (a, b), (lambda grad: share(grad, a, b), lambda grad: share(grad, b, a)))
 
@@ -233,19 +236,20 @@ def arctan(x: Any) -> Tensor:
 
 
 def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
-    """x limited to [low, high]; the gradient passes inside the limits and at them."""
+    """x limited to the numbers [low, high]; the gradient passes inside the limits and at them."""
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        raise TypeError("clip: the limits must be numbers; for Tensors, use minimum and maximum")
+    # a NumPy scalar would make float32 float64
+    low, high = (v if v is None else int(v) if isinstance(v, (int, np.integer)) else float(v) for v in (low, high))
+    if isinstance(low, float) or isinstance(high, float):
+        x = floating(x)
     x = x if isinstance(x, Tensor) else Tensor(x)
-    xp = array_namespace(x.array)
+    array = array_namespace(x.array).clip(x.array, low, high)
 
     def vjp(grad: Tensor) -> tuple:
-        inside = xp.ones(x.shape, bool)
-        if low is not None:
-            inside &= x.array >= low
-        if high is not None:
-            inside &= x.array <= high
-        return (grad * wrap(inside.astype(grad.dtype)),)
+        return (where(wrap((array < x.array) | (array > x.array)), 0, grad),)
 
-    return record(xp.clip(x.array, low, high), (x,), vjp)
+    return record(array, (x,), vjp)
 
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
@@ -260,34 +264,40 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     )
 
 
+def _compare(relation: Any, a: Any, b: Any) -> Tensor:
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        a = Tensor(a)
+    return wrap(relation(raw(a), raw(b)))
+
+
 def equal(a: Any, b: Any) -> Tensor:
     """a == b, boolean."""
-    return wrap(raw(a) == raw(b))
+    return _compare(operator.eq, a, b)
 
 
 def not_equal(a: Any, b: Any) -> Tensor:
     """a != b, boolean."""
-    return wrap(raw(a) != raw(b))
+    return _compare(operator.ne, a, b)
 
 
 def greater(a: Any, b: Any) -> Tensor:
     """a > b, boolean."""
-    return wrap(raw(a) > raw(b))
+    return _compare(operator.gt, a, b)
 
 
 def greater_equal(a: Any, b: Any) -> Tensor:
     """a >= b, boolean."""
-    return wrap(raw(a) >= raw(b))
+    return _compare(operator.ge, a, b)
 
 
 def less(a: Any, b: Any) -> Tensor:
     """a < b, boolean."""
-    return wrap(raw(a) < raw(b))
+    return _compare(operator.lt, a, b)
 
 
 def less_equal(a: Any, b: Any) -> Tensor:
     """a <= b, boolean."""
-    return wrap(raw(a) <= raw(b))
+    return _compare(operator.le, a, b)
 
 
 def isnan(x: Any) -> Tensor:

@@ -1,5 +1,6 @@
 """Matrix products."""
 
+import math
 from typing import Any
 
 from dlgpu.ops.elementwise import fit, operands
@@ -16,15 +17,19 @@ def matmul(a: Any, b: Any) -> Tensor:
     if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(f"matmul: inner dimensions differ: {a.shape} and {b.shape}")
     if a.ndim == 1:
-        out = matmul(reshape(a, (1, -1)), b)
+        out = matmul(reshape(a, (1, a.size)), b)
         return reshape(out, out.shape[:-2] + out.shape[-1:])
     if b.ndim == 1:
-        out = matmul(a, reshape(b, (-1, 1)))
+        out = matmul(a, reshape(b, (b.size, 1)))
         return reshape(out, out.shape[:-1])
-
-    def by_second(grad: Tensor) -> "Tensor | None":
-        if b.ndim == 2 and a.ndim > 2:  # one product over all rows, not one for each batch and then a sum
-            return matmul(reshape(a, (-1, a.shape[-1])).T, reshape(grad, (-1, grad.shape[-1])))
-        return fit(matmul(swapaxes(a, -1, -2), grad), b)
-
-    return record(a.array @ b.array, (a, b), (lambda grad: fit(matmul(grad, swapaxes(b, -1, -2)), a), by_second))
+    if b.ndim == 2 and a.ndim > 2:  # one product over all rows, not one for each batch
+        rows = math.prod(a.shape[:-1])
+        return reshape(matmul(reshape(a, (rows, a.shape[-1])), b), (*a.shape[:-1], b.shape[-1]))
+    return record(
+        a.array @ b.array,
+        (a, b),
+        (
+            lambda grad: fit(matmul(grad, swapaxes(b, -1, -2)), a),
+            lambda grad: fit(matmul(swapaxes(a, -1, -2), grad), b),
+        ),
+    )

@@ -3,21 +3,16 @@
 from typing import Any
 
 from dlgpu.backend.dispatch import array_namespace
-from dlgpu.ops.elementwise import equal, exp, floating, log, spread, square, stop_gradient, where
+from dlgpu.ops.elementwise import equal, exp, floating, log, spread, sqrt, square, stop_gradient, where
+from dlgpu.ops.shape import axis_of
 from dlgpu.tensor import Tensor, record, wrap
-
-Axis = "int | tuple[int, ...] | None"
 
 
 def axes_of(axis: Any, ndim: int) -> tuple[int, ...]:
     """The axes that `axis` names, counted from 0; None names all."""
     if axis is None:
         return tuple(range(ndim))
-    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
-    for a in axes:
-        if not -ndim <= a < ndim:
-            raise ValueError(f"axis {a} is out of bounds for a tensor of {ndim} dimensions")
-    return tuple(sorted(a % ndim for a in axes))
+    return tuple(sorted(axis_of(a, ndim) for a in (axis if isinstance(axis, (tuple, list)) else (axis,))))
 
 
 def _kept(shape: tuple, axes: tuple) -> tuple:
@@ -55,7 +50,7 @@ def var(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 def std(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The standard deviation over `axis`; its derivative at 0 is infinite."""
-    return var(x, axis, keepdims) ** 0.5
+    return sqrt(var(x, axis, keepdims))
 
 
 def max(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:

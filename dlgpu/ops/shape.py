@@ -1,17 +1,29 @@
 """Operations that move values without changing them: shapes, joins and indexing, with NumPy's names."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from dlgpu.backend.dispatch import array_namespace
-from dlgpu.ops.elementwise import astype, spread
+from dlgpu.ops.elementwise import astype, is_floating, spread
 from dlgpu.tensor import Tensor, record, wrap
 
 
 def _tensor(x: Any) -> Tensor:
     return x if isinstance(x, Tensor) else Tensor(x)
+
+
+def axis_of(axis: int, ndim: int) -> int:
+    """An axis counted from 0.
+
+    Raises:
+        ValueError: there is no such axis.
+    """
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"axis {axis} is out of bounds for a tensor of {ndim} dimensions")
+    return axis % ndim
 
 
 def reshape(x: Any, *shape: Any) -> Tensor:
@@ -25,9 +37,9 @@ def reshape(x: Any, *shape: Any) -> Tensor:
 def transpose(x: Any, axes: "Sequence[int] | None" = None) -> Tensor:
     """The axes in another order, reversed by default."""
     x = _tensor(x)
-    order = tuple(range(x.ndim))[::-1] if axes is None else tuple(a % x.ndim for a in axes)
-    inverse = tuple(order.index(a) for a in range(x.ndim))
-    return record(x.array.transpose(order), (x,), lambda grad: (transpose(grad, inverse),))
+    order = tuple(range(x.ndim))[::-1] if axes is None else tuple(axis_of(a, x.ndim) for a in axes)
+    array = x.array.transpose(order)
+    return record(array, (x,), lambda grad: (transpose(grad, np.argsort(order).tolist()),))
 
 
 def swapaxes(x: Any, first: int, second: int) -> Tensor:
@@ -39,15 +51,16 @@ def swapaxes(x: Any, first: int, second: int) -> Tensor:
 def moveaxis(x: Any, source: int, destination: int) -> Tensor:
     """One axis moved to another place."""
     x = _tensor(x)
-    order = [a for a in range(x.ndim) if a != source % x.ndim]
-    order.insert(destination % x.ndim, source % x.ndim)
+    source, destination = axis_of(source, x.ndim), axis_of(destination, x.ndim)
+    order = [a for a in range(x.ndim) if a != source]
+    order.insert(destination, source)
     return transpose(x, order)
 
 
 def expand_dims(x: Any, axis: int) -> Tensor:
     """A new axis of length 1 at `axis`."""
     x = _tensor(x)
-    place = axis % (x.ndim + 1)
+    place = axis_of(axis, x.ndim + 1)
     return reshape(x, (*x.shape[:place], 1, *x.shape[place:]))
 
 
@@ -64,19 +77,21 @@ def broadcast_to(x: Any, shape: Sequence[int]) -> Tensor:
 
 
 def concatenate(tensors: Sequence, axis: int = 0) -> Tensor:
-    """Tensors joined along an axis that they have."""
+    """Tensors joined along an axis that they have; integers beside floating tensors take their dtype."""
     inputs = [_tensor(t) for t in tensors]
     if not inputs:
         raise ValueError("concatenate needs at least one tensor")
+    found = [t.dtype for t in inputs if is_floating(t)]
+    if found and len(found) < len(inputs):
+        inputs = [t if is_floating(t) else astype(t, np.result_type(*found)) for t in inputs]
     array = array_namespace(inputs[0].array).concatenate([t.array for t in inputs], axis=axis)
-    ends = np.cumsum([t.shape[axis] for t in inputs]).tolist()
-    lead = (slice(None),) * (axis % array.ndim)
-    cuts = [(*lead, slice(end - t.shape[axis], end)) for t, end in zip(inputs, ends)]
+    lead = (slice(None),) * axis_of(axis, array.ndim)
+    ends = accumulate(t.shape[axis] for t in inputs)
+    return record(array, inputs, tuple(_cut((*lead, slice(e - t.shape[axis], e)), t) for e, t in zip(ends, inputs)))
 
-    def vjp(grad: Tensor) -> list:
-        return [astype(grad[cut], t.dtype) for cut, t in zip(cuts, inputs)]
 
-    return record(array, inputs, vjp)
+def _cut(place: tuple, like: Tensor) -> Any:
+    return lambda grad: astype(grad[place], like.dtype)
 
 
 def stack(tensors: Sequence, axis: int = 0) -> Tensor:
@@ -87,35 +102,40 @@ def stack(tensors: Sequence, axis: int = 0) -> Tensor:
 def split(x: Any, parts: "int | Sequence[int]", axis: int = 0) -> list:
     """x cut along an axis into so many equal parts, or before the given indices."""
     x = _tensor(x)
+    lead = (slice(None),) * axis_of(axis, x.ndim)
     length = x.shape[axis]
     if isinstance(parts, int):
-        if length % parts:
+        if parts < 1 or length % parts:
             raise ValueError(f"an axis of length {length} does not divide into {parts} equal parts")
-        parts = range(length // parts, length, length // parts)
+        parts = [length // parts * i for i in range(1, parts)]
     bounds = [0, *parts, length]
-    lead = (slice(None),) * (axis % x.ndim)
     return [x[(*lead, slice(low, high))] for low, high in zip(bounds, bounds[1:])]
 
 
 def repeat(x: Any, repeats: int, axis: int) -> Tensor:
     """Each value `repeats` times in a row along an axis."""
     x = _tensor(x)
-    place = axis % x.ndim
+    place = axis_of(axis, x.ndim)
     wide = broadcast_to(expand_dims(x, place + 1), (*x.shape[: place + 1], repeats, *x.shape[place + 1 :]))
     return reshape(wide, (*x.shape[:place], x.shape[place] * repeats, *x.shape[place + 1 :]))
 
 
-def tile(x: Any, repeats: Sequence[int]) -> Tensor:
-    """x as a whole so many times along each axis."""
+def tile(x: Any, repeats: "int | Sequence[int]") -> Tensor:
+    """x as a whole so many times along each axis; fewer numbers than axes count from the last, as in NumPy."""
     x = _tensor(x)
-    for axis, times in enumerate(repeats):
-        x = concatenate([x] * times, axis) if times != 1 else x
-    return x
+    times = (repeats,) if isinstance(repeats, (int, np.integer)) else tuple(repeats)
+    ndim = max(len(times), x.ndim)
+    times, shape = (1,) * (ndim - len(times)) + times, (1,) * (ndim - x.ndim) + x.shape
+    apart = reshape(x, tuple(n for length in shape for n in (1, length)))
+    wide = broadcast_to(apart, tuple(n for pair in zip(times, shape) for n in pair))
+    return reshape(wide, tuple(t * n for t, n in zip(times, shape)))
 
 
 def pad(x: Any, widths: "Sequence[tuple[int, int]]", value: float = 0.0) -> Tensor:
     """x with `widths[axis] = (before, after)` constant values around it."""
     x = _tensor(x)
+    if len(widths) != x.ndim:
+        raise ValueError(f"pad: expected {x.ndim} pairs of widths, one for each axis, got {len(widths)}")
     inner = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape))
     array = array_namespace(x.array).pad(x.array, widths, constant_values=value)
     return record(array, (x,), lambda grad: (grad[inner],))
@@ -124,7 +144,7 @@ def pad(x: Any, widths: "Sequence[tuple[int, int]]", value: float = 0.0) -> Tens
 def flip(x: Any, axis: int) -> Tensor:
     """x in the opposite order along an axis; a view."""
     x = _tensor(x)
-    return x[(slice(None),) * (axis % x.ndim) + (slice(None, None, -1),)]
+    return x[(slice(None),) * axis_of(axis, x.ndim) + (slice(None, None, -1),)]
 
 
 def getitem(x: Any, index: Any) -> Tensor:
@@ -152,11 +172,18 @@ def _plain(index: Any) -> Any:
 
 
 def take_along_axis(x: Any, indices: Any, axis: int) -> Tensor:
-    """x[..., indices[..., i, ...], ...]: one index for each position along an axis; shapes as in NumPy."""
+    """x[..., indices[..., i, ...], ...]: one index for each position along an axis.
+
+    Args:
+        x: (..., n, ...).
+        indices: integers of as many dimensions, of which those other than `axis` broadcast against x.
+        axis: along which to take.
+    """
     x, indices = _tensor(x), _tensor(indices)
-    xp = array_namespace(x.array)
-    place = axis % x.ndim
-    grid = list(xp.ogrid[tuple(slice(n) for n in indices.shape)])
+    place = axis_of(axis, x.ndim)
+    if indices.ndim != x.ndim:
+        raise ValueError(f"take_along_axis: expected indices of {x.ndim} dimensions, got shape {indices.shape}")
+    grid = list(array_namespace(x.array).ogrid[tuple(slice(n) for n in x.shape)])
     grid[place] = indices.array
     return getitem(x, tuple(grid))
 
