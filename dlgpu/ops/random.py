@@ -12,7 +12,7 @@ import numpy as np
 from dlgpu.backend.devices import Device, current_device, device
 from dlgpu.backend.reference import random as kernels
 from dlgpu.ops.elementwise import floating
-from dlgpu.tensor import Tensor, record, wrap
+from dlgpu.tensor import Tensor, record
 
 _taking = threading.Lock()
 
@@ -21,7 +21,7 @@ class Generator:
     """A stream of random numbers: Philox 4x32-10, keyed by the seed, at a position that only moves forward.
 
     The whole state is two integers. The same state gives the same bits on every device, save for normals, which may
-    differ in the last place. Arrays are made on the current device, or on `device`.
+    differ in the last place. The methods return plain arrays, of the current device or of `device`.
 
     Args:
         seed: an integer in [0, 2**64); from the operating system's entropy by default.
@@ -62,23 +62,23 @@ class Generator:
 
     def uniform(
         self, shape: Any = (), low: float = 0.0, high: float = 1.0, dtype: Any = np.float32, device: Any = None
-    ) -> Tensor:
+    ) -> Any:
         """Uniform in [low, high), on a grid of 2**24 points, or 2**53 for float64; rounding may reach `high`."""
         out = _empty(shape, dtype, device)
         kernels.random_uniform(out, low, high, *self.take(out.size * _words(out)))
-        return wrap(out)
+        return out
 
     def normal(
         self, shape: Any = (), mean: float = 0.0, stddev: float = 1.0, dtype: Any = np.float32, device: Any = None
-    ) -> Tensor:
+    ) -> Any:
         """Normally distributed with this mean and standard deviation."""
         out = _empty(shape, dtype, device)
         kernels.random_normal(out, mean, stddev, *self.take((out.size + 1) * _words(out)))
-        return wrap(out)
+        return out
 
     def integers(
         self, low: int, high: "int | None" = None, shape: Any = (), dtype: Any = np.int64, device: Any = None
-    ) -> Tensor:
+    ) -> Any:
         """Integers in [low, high), or in [0, low) if `high` is left out.
 
         Raises:
@@ -89,9 +89,9 @@ class Generator:
             raise ValueError(f"expected a range of 1 to 2**32 integers, got [{low}, {high})")
         out = _empty(shape, dtype, device)
         kernels.random_integers(out, low, high, *self.take(out.size * 2))
-        return wrap(out)
+        return out
 
-    def bernoulli(self, shape: Any = (), probability: float = 0.5, device: Any = None) -> Tensor:
+    def bernoulli(self, shape: Any = (), probability: float = 0.5, device: Any = None) -> Any:
         """Booleans that are true with this probability, to 2**-32.
 
         Raises:
@@ -105,13 +105,13 @@ class Generator:
             out[...] = True
         else:
             kernels.random_bernoulli(out, probability, *start)
-        return wrap(out)
+        return out
 
-    def permutation(self, n: int, device: Any = None) -> Tensor:
-        """The integers 0 ... n - 1 in random order, (n,) int64."""
+    def permutation(self, n: int, device: Any = "cpu") -> Any:
+        """The integers 0 ... n - 1 in random order, (n,) int64; on the host, to shuffle data there, by default."""
         out = _empty(n, np.int64, device)
         kernels.random_permutation(out, *self.take(2 * n))
-        return wrap(out)
+        return out
 
     def __repr__(self) -> str:
         return f"Generator(seed={self.seed}, counter={self.counter})"
