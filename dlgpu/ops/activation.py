@@ -1,32 +1,37 @@
 """Activation functions, alone and fused with a dense layer's product and bias."""
 
+import math
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from dlgpu.backend.reference import activation as kernels
+from dlgpu.backend.reference import special
+from dlgpu.errors import unknown_name
 from dlgpu.ops.differentiation import with_composite
-from dlgpu.ops.elementwise import floating, maximum, tanh
+from dlgpu.ops.elementwise import absolute, astype, clip, exp, expm1, floating, greater, less, sign, tanh, where
 from dlgpu.ops.linear import matmul
 from dlgpu.tensor import Tensor, record, wrap
 
-# What each fused activation is made of, for second derivatives.
-COMPOSITES: dict[str, Callable[[Tensor], Tensor]] = {
-    "linear": lambda z: z,
-    "relu": lambda z: maximum(z, 0),
-    "sigmoid": lambda z: 0.5 * tanh(0.5 * z) + 0.5,
-    "tanh": tanh,
-}
-
 
 def activation(x: Any, name: str, bias: "Tensor | None" = None) -> Tensor:
-    """The fused activation `name` of x + bias, elementwise; bias (units,) goes along the last axis of x (..., units)."""
-    x = floating(x)
+    """The fused activation `name` of x + bias, elementwise.
+
+    Args:
+        x: (..., units), floating; integers become float32.
+        name: one of COMPOSITES.
+        bias: (units,), which goes along the last axis, or None.
+    Returns:
+        (..., units).
+    """
+    x, bias = floating(x), _checked(x, bias, name)
     array, saved = kernels.bias_activation(x.array, None if bias is None else bias.array, name)
 
     def vjp(grad: Tensor) -> tuple:
         grad_z = kernels.activation_backward(grad.array, saved, name)
-        grad_bias = grad_z.reshape(-1, grad_z.shape[-1]).sum(axis=0) if bias is not None else None
-        return wrap(grad_z), None if grad_bias is None else wrap(grad_bias)
+        if bias is None or not bias.requires_grad:
+            return wrap(grad_z), None
+        return wrap(grad_z), wrap(grad_z.sum(axis=tuple(range(grad_z.ndim - 1))))
 
     def composite(x: Tensor, bias: "Tensor | None") -> Tensor:
         return COMPOSITES[name](x if bias is None else x + bias)
@@ -34,25 +39,164 @@ def activation(x: Any, name: str, bias: "Tensor | None" = None) -> Tensor:
     return record(array, (x, bias), with_composite(vjp, composite, (x, bias)))
 
 
+def dense(x: Any, kernel: Tensor, bias: "Tensor | None" = None, name: str = "linear") -> Tensor:
+    """activation(x @ kernel + bias), computed in the kernel's dtype.
+
+    Args:
+        x: (..., features).
+        kernel: (features, units), floating.
+        bias: (units,), or None.
+        name: the fused activation, one of COMPOSITES.
+    Returns:
+        (..., units).
+    """
+    x = astype(floating(x), kernel.dtype)
+    if kernel.ndim != 2 or x.ndim == 0 or x.shape[-1] != kernel.shape[0]:
+        raise ValueError(
+            f"dense: expected x (..., features) and a kernel (features, units), got {x.shape} and {kernel.shape}"
+        )
+    bias = _checked(kernel, bias, name)
+    lead, features = x.shape[:-1], x.shape[-1]
+    rows = x.array.reshape(math.prod(lead), features)
+    output, saved = kernels.dense(rows, kernel.array, None if bias is None else bias.array, name)
+
+    def vjp(grad: Tensor) -> tuple:
+        needed = (x.requires_grad, kernel.requires_grad, bias is not None and bias.requires_grad)
+        grads = kernels.dense_backward(grad.array.reshape(saved.shape), rows, kernel.array, saved, name, needed)
+        grad_x = grads[0].reshape(x.shape) if needed[0] else None
+        return tuple(None if g is None else wrap(g) for g in (grad_x, *grads[1:]))
+
+    def composite(x: Tensor, kernel: Tensor, bias: "Tensor | None") -> Tensor:
+        product = matmul(x, kernel)
+        return COMPOSITES[name](product if bias is None else product + bias)
+
+    inputs = (x, kernel, bias)
+    return record(output.reshape(*lead, kernel.shape[1]), inputs, with_composite(vjp, composite, inputs))
+
+
+def _checked(x: Any, bias: "Tensor | None", name: str) -> "Tensor | None":
+    """The bias in x's dtype, after both it and the name have been found fit."""
+    if name not in COMPOSITES:
+        raise ValueError(unknown_name("fused activation", name, COMPOSITES))
+    if bias is None:
+        return None
+    if bias.shape != x.shape[-1:]:
+        raise ValueError(f"expected a bias of shape {x.shape[-1:]} for values of shape {x.shape}, got {bias.shape}")
+    return astype(bias, x.dtype)
+
+
+_names: dict[Callable, str] = {}
+
+
+def fuses(name: str) -> Callable[[Callable], Callable]:
+    """Mark the decorated function as the fused activation `name` when it is called with x alone."""
+
+    def mark(function: Callable) -> Callable:
+        _names[function] = name
+        return function
+
+    return mark
+
+
+def fused_name(function: Any) -> "str | None":
+    """The name of the fused activation that a function is, or None; it goes by identity, not by `__name__`."""
+    return _names.get(function) if type(function) is FunctionType else None
+
+
+def activate(x: Any, function: Callable, bias: "Tensor | None" = None) -> Tensor:
+    """function(x + bias): in one pass where the function is a fused activation."""
+    name = fused_name(function)
+    if name is not None:
+        return activation(x, name, bias)
+    return function(x if bias is None else activation(x, "linear", bias))
+
+
+# Smooth functions whose derivatives are made of each other, so that they can be differentiated without end.
+
+
+def sigmoid(x: Any) -> Tensor:
+    """1 / (1 + exp(-x))."""
+    x = floating(x)
+    return record(special.sigmoid(x.array), (x,), lambda grad, out: (grad * (out * (1 - out)),), with_output=True)
+
+
+def softplus(x: Any) -> Tensor:
+    """log(1 + exp(x))."""
+    x = floating(x)
+    return record(special.softplus(x.array), (x,), lambda grad: (grad * sigmoid(x),))
+
+
+def normal_cdf(x: Any) -> Tensor:
+    """P(X <= x) of a standard normal X."""
+    x = floating(x)
+    density = 1 / math.sqrt(2 * math.pi)
+    return record(special.normal_cdf(x.array), (x,), lambda grad: (grad * exp(x * x * -0.5) * density,))
+
+
+def erf(x: Any) -> Tensor:
+    """2 / sqrt(pi) times the integral of exp(-t * t) from 0 to x."""
+    x = floating(x)
+    return record(special.erf(x.array), (x,), lambda grad: (grad * exp(-x * x) * (2 / math.sqrt(math.pi)),))
+
+
+def erfc(x: Any) -> Tensor:
+    """1 - erf(x), with small results exact."""
+    x = floating(x)
+    return record(special.erfc(x.array), (x,), lambda grad: (grad * exp(-x * x) * (-2 / math.sqrt(math.pi)),))
+
+
 def relu(x: Any) -> Tensor:
     """max(x, 0); the derivative at 0 is 0."""
     return activation(x, "relu")
 
 
-def sigmoid(x: Any) -> Tensor:
-    """1 / (1 + exp(-x))."""
-    return activation(x, "sigmoid")
+def negative_part(z: Tensor) -> Tensor:
+    """min(z, 0); the derivative at 0 is 1. Keeps exponentials of positive values out of the branch not taken."""
+    return where(greater(z, 0), 0, z)
 
 
-def dense(x: Any, kernel: Tensor, bias: "Tensor | None" = None, name: str = "linear") -> Tensor:
-    """activation(x @ kernel + bias), with the bias and the activation in one pass.
+def within(z: Tensor, limit: float, inside: Tensor, outside: Any) -> Tensor:
+    """`inside` where |z| < limit, else `outside`."""
+    return where(less(absolute(z), limit), inside, outside)
 
-    Args:
-        x: (..., features), floating.
-        kernel: (features, units).
-        bias: (units,), or None.
-        name: the fused activation.
-    Returns:
-        (..., units).
-    """
-    return activation(matmul(x, kernel), name, bias)
+
+def _hard_sigmoid(z: Tensor) -> Tensor:
+    return within(z, 3, z * (1 / 6) + 0.5, astype(greater(z, 0), z.dtype))
+
+
+def _gelu_tanh(z: Tensor) -> Tensor:
+    inner = clip(z, -10, 10)  # as in the kernel
+    return z * (tanh((inner + inner * inner * inner * kernels.GELU_CUBE) * kernels.GELU_FACTOR) + 1) * 0.5
+
+
+def _softsign(z: Tensor) -> Tensor:
+    # the derivative of z / (1 + |z|) as a quotient would cancel to nothing for large z
+    positive = where(greater(z, 0), z, 0)
+    return where(greater(z, 0), 1 - 1 / (positive + 1), 1 / (1 - negative_part(z)) - 1)
+
+
+def _elu(z: Tensor, alpha: float = 1.0) -> Tensor:
+    return where(greater(z, 0), z, alpha * expm1(negative_part(z)))
+
+
+# What each fused activation is made of, for second derivatives. At a kink they choose the side that the kernel does.
+COMPOSITES: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": lambda z: z,
+    "relu": lambda z: where(greater(z, 0), z, 0),
+    "leaky_relu": lambda z: where(greater(z, 0), z, z * kernels.LEAKY_SLOPE),
+    "relu6": lambda z: where(greater(z, 0), where(less(z, 6), z, 6), 0),
+    "elu": _elu,
+    "selu": lambda z: kernels.SELU_SCALE * _elu(z, kernels.SELU_ALPHA),
+    "sigmoid": sigmoid,
+    "tanh": tanh,
+    "exponential": exp,
+    "softplus": softplus,
+    "hard_sigmoid": _hard_sigmoid,
+    "hard_tanh": lambda z: within(z, 1, z, sign(z)),
+    "softsign": _softsign,
+    "silu": lambda z: z * sigmoid(z),
+    "hard_silu": lambda z: z * _hard_sigmoid(z),
+    "mish": lambda z: z * tanh(softplus(z)),
+    "gelu": lambda z: z * normal_cdf(z),
+    "gelu_tanh": _gelu_tanh,
+}
