@@ -1,0 +1,97 @@
+"""Files: written whole or not at all, and read without running anything that is in them."""
+
+import os
+import secrets
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+REPAIR = "save it again, or fetch it again"
+
+
+@contextmanager
+def atomic_write(path: Any) -> Iterator[BinaryIO]:
+    """A new binary file that takes the place of `path` at the end of the `with`, in one step.
+
+    On any failure, a lost machine included, `path` is what it was before, and no other file is left.
+
+    Raises:
+        OSError: the folder is missing, full, or not writable.
+    """
+    target = os.path.realpath(path)  # a link keeps pointing to the file
+    folder, name = os.path.split(target)
+    temporary = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(4)}")
+    file = open(temporary, "xb")  # noqa: SIM115, closed before it is renamed
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            os.remove(temporary)
+        raise
+
+
+def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: "dict[str, str] | None" = None) -> bytes:
+    """Arrays by name in the safetensors format."""
+    return save({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}, metadata)
+
+
+def from_safetensors(data: bytes, origin: Any) -> dict[str, np.ndarray]:
+    """The arrays that `to_safetensors` wrote.
+
+    Raises:
+        ValueError: `data` is truncated or something else; the message names `origin`.
+    """
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ValueError(f"{origin} is truncated or no safetensors file ({error}): {REPAIR}") from None
+
+
+def write_safetensors(
+    path: Any, arrays: Mapping[str, np.ndarray], metadata: "dict[str, str] | None" = None
+) -> None:
+    """Write arrays by name to a .safetensors file, atomically."""
+    data = to_safetensors(arrays, metadata)
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def read_safetensors(path: Any) -> dict[str, np.ndarray]:
+    """The arrays in a .safetensors file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated or something else.
+    """
+    with open(path, "rb") as file:
+        return from_safetensors(file.read(), path)
+
+
+def write_archive(path: Any, members: Mapping[str, bytes]) -> None:
+    """Write a zip of uncompressed members, atomically; equal members give an equal file."""
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
+
+
+def read_archive(path: Any) -> dict[str, bytes]:
+    """The members of a zip.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, damaged (each member has a checksum) or something else.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path} is truncated or no .dlgpu file ({error}): {REPAIR}") from None
