@@ -19,6 +19,8 @@ registry: dict[str, "Kernel"] = {}
 class Kernel:
     """A function of arrays with one implementation per kind of device, beginning with the reference."""
 
+    __name__: str
+
     def __init__(self, reference: Callable):
         self.reference = reference
         self.columns: dict[str, Callable] = {}

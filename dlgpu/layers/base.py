@@ -3,7 +3,7 @@
 import functools
 import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,7 @@ class Layer(Configurable):
     def build(self, input_shape: Any) -> None:
         """Make the weights for inputs of this shape (None first, for the batch); a list of shapes for several inputs."""
 
-    def call(self, inputs: Any, **kwargs: Any) -> Any:
+    def call(self, *args: Any, **kwargs: Any) -> Any:
         """The computation on Tensors."""
         raise NotImplementedError(f"{type(self).__name__} does not define call()")
 
@@ -108,7 +108,7 @@ class Layer(Configurable):
             _state.training = before
 
     def _run(self, inputs: Any, kwargs: dict) -> Any:
-        takes = _takes(type(self))
+        takes = _takes(type(self).call)
         if "training" in takes:
             kwargs["training"] = _state.training
         mask = kwargs.get("mask")
@@ -121,7 +121,7 @@ class Layer(Configurable):
         else:
             kwargs.pop("mask", None)
         outputs = self.call(inputs, **kwargs)
-        if mask is not None:
+        if mask is not None or self.supports_masking:  # Embedding and Masking make one
             self._hand_on(outputs, self.compute_mask(inputs, mask), inputs)
         return outputs
 
@@ -294,5 +294,5 @@ def _layers_in(value: Any) -> "Iterator[Layer]":
 
 
 @functools.cache
-def _takes(cls: type[Layer]) -> frozenset[str]:
-    return frozenset(inspect.signature(cls.call).parameters) & {"training", "mask"}
+def _takes(call: Callable) -> frozenset[str]:
+    return frozenset(inspect.signature(call).parameters) & {"training", "mask"}

@@ -3,7 +3,9 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +14,7 @@ from dlgpu.errors import unknown_name
 
 kinds: dict[str, type["Configurable"]] = {}
 functions: dict[str, Callable] = {}
+_met: ContextVar["dict | None"] = ContextVar("objects met while describing", default=None)
 
 
 class Configurable:
@@ -39,7 +42,7 @@ class Configurable:
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__new__(cls)
         try:
-            bound = _signature(cls).bind(self, *args, **kwargs).arguments
+            bound = _signature(cls.__init__).bind(self, *args, **kwargs).arguments
         except TypeError:
             return self  # __init__ raises the same error, with the class's name
         bound.pop("self", None)
@@ -69,8 +72,8 @@ class Configurable:
         """The class registered under a name of this kind."""
         names = {
             alias.lower(): c
-            for c in cls.registry.values()
-            for alias in (c.__name__, snake_case(c.__name__), *c.aliases)
+            for key, c in cls.registry.items()
+            for alias in (key, c.__name__, snake_case(c.__name__), *c.aliases)
         }
         if name.lower() not in names:
             raise ValueError(unknown_name(cls._kind().lower(), name, [snake_case(n) for n in cls.registry]))
@@ -91,8 +94,8 @@ class Configurable:
 
 
 @functools.cache
-def _signature(cls: type) -> inspect.Signature:
-    return inspect.signature(cls.__init__)  # type: ignore[misc]
+def _signature(constructor: Callable) -> inspect.Signature:
+    return inspect.signature(constructor)
 
 
 def snake_case(name: str) -> str:
@@ -103,11 +106,13 @@ def snake_case(name: str) -> str:
 def serialize(value: Any) -> Any:
     """`value` as something that `json` can write and `deserialize` reads.
 
+    A function of the user's is described by its name, under which `custom_objects` must hold it for `deserialize`.
+
     Raises:
-        TypeError: it holds something else, such as a function that is not registered.
+        TypeError: it holds something else, such as a lambda.
     """
     if isinstance(value, Configurable):
-        return {"kind": value._kind(), "class": type(value).__name__, "config": value.get_config()}
+        return _describe(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
@@ -121,17 +126,81 @@ def serialize(value: Any) -> Any:
     name = getattr(value, "__name__", "")
     if functions.get(name) is value:
         return name
-    raise TypeError(f"cannot describe {value!r} as JSON: use one of dlgpu's own by name, or a Configurable class")
+    if inspect.isroutine(value) and name.isidentifier() and name not in functions:
+        return {"function": name}
+    raise TypeError(f"cannot describe {value!r} as JSON: use a function with a name of its own, or a Configurable class")
+
+
+def _describe(value: Configurable) -> dict[str, Any]:
+    name, met = type(value).__name__, _met.get()
+    if type(value).registry.get(name, type(value)).__module__ != type(value).__module__:
+        raise TypeError(f"dlgpu has a class {name} itself, which would be loaded instead of yours: rename {type(value)}")
+    if met is None:
+        return {"kind": value._kind(), "class": name, "config": value.get_config()}
+    if id(value) in met:
+        return {"same": met[id(value)][0]}
+    number, _ = met[id(value)] = len(met), value
+    return {"kind": value._kind(), "class": name, "number": number, "config": value.get_config()}
 
 
 def deserialize(value: Any) -> Any:
-    """The value that `serialize` described."""
+    """The value that `serialize` described.
+
+    Raises:
+        ValueError: a class or a function that is not known here.
+    """
     if isinstance(value, list):
         return [deserialize(v) for v in value]
     if not isinstance(value, dict):
         return value
+    met = _met.get()
+    if met is not None and value.keys() == {"same"}:
+        return met[value["same"]]
+    if value.keys() == {"function"}:
+        if value["function"] not in functions:
+            raise ValueError(unknown_name("function", value["function"], functions))
+        return functions[value["function"]]
     if not {"kind", "class", "config"} <= value.keys():
         return {key: deserialize(v) for key, v in value.items()}
     if value["kind"] not in kinds:
         raise ValueError(unknown_name("kind of object", value["kind"], kinds))
-    return kinds[value["kind"]].class_named(value["class"]).from_config(value["config"])
+    made = kinds[value["kind"]].class_named(value["class"]).from_config(value["config"])
+    if met is not None and "number" in value:
+        met[value["number"]] = made
+    return made
+
+
+@contextmanager
+def one_description() -> Iterator[None]:
+    """Inside the `with`, an object that is met again is described, or made, as the same one."""
+    token = _met.set({})
+    try:
+        yield
+    finally:
+        _met.reset(token)
+
+
+@contextmanager
+def known_objects(objects: "dict[str, Any] | None") -> Iterator[None]:
+    """Inside the `with`, `deserialize` finds these classes and functions under these names.
+
+    Raises:
+        TypeError: one is neither a function nor a class of a kind such as Layer.
+    """
+    before: list[tuple[dict, str, Any]] = []
+    for name, item in (objects or {}).items():
+        configurable = isinstance(item, type) and issubclass(item, Configurable)
+        if not configurable and not inspect.isroutine(item):
+            raise TypeError(f"custom_objects: expected functions and subclasses of Layer and the like, got {item!r}")
+        place: dict[str, Any] = item.registry if configurable else functions
+        before.append((place, name, place.get(name)))
+    try:
+        for (place, name, _), item in zip(before, (objects or {}).values()):
+            place[name] = item
+        yield
+    finally:
+        for place, name, item in before:
+            if item is None:
+                place.pop(name, None)
+            else:
+                place[name] = item

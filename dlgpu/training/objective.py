@@ -32,7 +32,8 @@ class Objective:
         )
         self._wanted = [[(m, False) for m in p] + [(m, True) for m in w] for p, w in zip(plain, weighted)]
         self._bound: list[list[tuple[Any, bool]]] | None = None
-        self.reset()
+        self.loss_sum: Any = 0.0
+        self.samples = 0
 
     def _by_output(self, given: Any, what: str) -> list:
         """What was given, as one item for each output."""
@@ -82,8 +83,7 @@ class Objective:
 
     def reset(self) -> None:
         """Begin an epoch."""
-        self.loss_sum: Any = 0.0
-        self.samples = 0
+        self.loss_sum, self.samples = 0.0, 0
         for metric in self.metrics:
             metric.reset_state()
 

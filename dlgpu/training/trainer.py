@@ -237,8 +237,7 @@ class Trainer:
         results = self._evaluate(data, steps, run)
         if verbose == 2:
             print("Evaluate  " + "  ".join(f"{name} {value:.4g}" for name, value in results.items()))
-        values = list(results.values())
-        return results if return_dict else values[0] if len(values) == 1 else values
+        return self._values(results, return_dict)
 
     def _evaluate(self, data: Any, steps: int | None, run: CallbackList) -> dict[str, float]:
         objective = self._require_compiled()
@@ -288,30 +287,32 @@ class Trainer:
     ) -> Any:
         """One training step on one batch; the loss, or a list of the loss and the metrics, of this batch."""
         objective = self._require_compiled()
-        data = as_data(x, y, sample_weight)
-        self._check(data, objective)
+        data = self._one_batch(x, y, sample_weight)
         if class_weight is not None:
             data = with_class_weight(data, class_weight)
         self._step.prepare()  # type: ignore[union-attr]
         objective.reset()
         self._step.train(data.take(slice(None)))  # type: ignore[union-attr]
-        return self._batch_results(return_dict)
+        return self._values(objective.results(), return_dict)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
         """The loss, or a list of the loss and the metrics, of one batch, without training."""
         objective = self._require_compiled()
-        data = as_data(x, y, sample_weight)
-        self._check(data, objective)
+        data = self._one_batch(x, y, sample_weight)
         objective.reset()
         self._step.evaluate(data.take(slice(None)))  # type: ignore[union-attr]
-        return self._batch_results(return_dict)
+        return self._values(objective.results(), return_dict)
 
     def predict_on_batch(self, x: Any) -> Any:
         """The outputs for one batch, as NumPy arrays."""
-        return (self._step or Step(self, None, None)).predict(as_data(x).take(slice(None)))
+        return (self._step or Step(self, None, None)).predict(ArrayData(x).take(slice(None)))
 
-    def _batch_results(self, return_dict: bool) -> Any:
-        results = self._require_compiled().results()
+    def _one_batch(self, x: Any, y: Any, sample_weight: Any) -> ArrayData:
+        data = ArrayData(x, y, sample_weight)
+        self._check(data, self._require_compiled())
+        return data
+
+    def _values(self, results: dict[str, float], return_dict: bool) -> Any:
         values = list(results.values())
         return results if return_dict else values[0] if len(values) == 1 else values
 

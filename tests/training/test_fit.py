@@ -1,0 +1,326 @@
+"""fit, evaluate and predict: what they return, what they refuse, and what they leave behind."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+import dlgpu
+from dlgpu.callbacks import Callback, LambdaCallback
+from dlgpu.layers import BatchNormalization, Dense, Dropout, Embedding, Flatten
+from dlgpu.models import Input, Model, Sequential
+from dlgpu.optimizers import SGD
+
+
+def classifier(units=8, **compiled):
+    model = Sequential([Dense(units, activation="relu", input_shape=(4,)), Dense(1, activation="sigmoid")])
+    compiled = {"loss": "binary_crossentropy", "optimizer": "adam", "metrics": ["accuracy"], **compiled}
+    model.compile(**compiled)
+    return model
+
+
+@pytest.fixture
+def separable(rng):
+    x = rng.standard_normal((96, 4)).astype("float32")
+    return x, (x[:, :1] > 0).astype("float32")
+
+
+def test_training_lowers_the_loss_and_the_history_has_a_value_an_epoch(separable):
+    x, y = separable
+    history = classifier().fit(x, y, epochs=20, batch_size=16, verbose=0, validation_split=0.25)
+    assert set(history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert all(len(values) == 20 for values in history.history.values())
+    assert history.epoch == list(range(20))
+    assert history.history["loss"][-1] < 0.7 * history.history["loss"][0]
+    assert history.history["val_accuracy"][-1] > 0.8
+
+
+def test_the_same_seed_gives_the_same_bits(separable):
+    x, y = separable
+    runs = []
+    for _ in range(2):
+        dlgpu.set_random_seed(7)
+        model = Sequential([Dense(8, input_shape=(4,)), Dropout(0.5), Dense(1, activation="sigmoid")])
+        model.compile("adam", "binary_crossentropy")
+        losses = model.fit(x, y, epochs=3, verbose=0).history["loss"]
+        runs.append((losses, model.get_weights()))
+    assert runs[0][0] == runs[1][0]
+    for a, b in zip(runs[0][1], runs[1][1]):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_epoch_is_weighed_by_samples_not_by_batches(rng):
+    x, y = rng.standard_normal((10, 4)), rng.standard_normal((10, 1))
+    model = Sequential([Dense(1, input_shape=(4,))])
+    model.compile(SGD(0.0), "mse", metrics=["mae"])
+    whole = model.evaluate(x, y, batch_size=10, verbose=0)
+    history = model.fit(x, y, batch_size=7, verbose=0, shuffle=False).history
+    np.testing.assert_allclose([history["loss"][0], history["mae"][0]], whole, rtol=1e-6)
+    np.testing.assert_allclose(model.evaluate(x, y, batch_size=3, verbose=0), whole, rtol=1e-6)
+
+
+def test_every_sample_is_seen_once_an_epoch_in_a_new_order():
+    seen = []
+
+    class Watch(Model):
+        def __init__(self):
+            super().__init__()
+            self.head = Dense(1)
+
+        def call(self, inputs, training=False):
+            if training:
+                seen.append(inputs.numpy()[:, 0].astype(int).tolist())
+            return self.head(inputs)
+
+    model = Watch()
+    model.compile("sgd", "mse")
+    model.fit(np.arange(50, dtype="float32")[:, None] / 1, np.zeros((50, 1)), batch_size=16, epochs=2, verbose=0)
+    first, second = sum(seen[:4], []), sum(seen[4:], [])
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert first != second
+    assert first != list(range(50))
+
+
+def test_predict_returns_every_sample_in_order(separable):
+    model, (x, _) = classifier(), separable
+    whole = model(x).numpy()
+    np.testing.assert_allclose(model.predict(x, batch_size=7, verbose=0), whole, rtol=1e-6)
+    assert isinstance(model.predict(x, verbose=0), np.ndarray)
+
+
+def test_predict_and_evaluate_leave_dropout_off_and_statistics_alone(rng):
+    model = Sequential([Dense(8, input_shape=(4,)), BatchNormalization(), Dropout(0.5), Dense(1)])
+    model.compile("sgd", "mse")
+    x, before = rng.standard_normal((20, 4)), model.get_weights()
+    np.testing.assert_array_equal(model.predict(x, verbose=0), model.predict(x, verbose=0))
+    model.evaluate(x, np.zeros((20, 1)), verbose=0)
+    for a, b in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_sample_weights_and_class_weights_scale_the_loss(separable):
+    x, y = separable
+    one, other = classifier(optimizer=SGD(0.1)), classifier(optimizer=SGD(0.1))
+    other.set_weights(one.get_weights())
+    weights = np.where(y[:, 0] > 0, 3.0, 0.5)
+    a = one.fit(x, y, sample_weight=weights, shuffle=False, epochs=2, verbose=0).history["loss"]
+    b = other.fit(x, y, class_weight={0: 0.5, 1: 3.0}, shuffle=False, epochs=2, verbose=0).history["loss"]
+    assert a == b
+    third = classifier(optimizer=SGD(0.1))
+    third.set_weights(other.get_weights())
+    assert third.fit(x, y, shuffle=False, verbose=0).history["loss"] != a[1:]
+
+
+def test_frozen_layers_stay_and_the_others_move(separable):
+    x, y = separable
+    model = classifier()
+    model.layers[0].trainable = False
+    before = model.get_weights()
+    model.fit(x, y, verbose=0)
+    after = model.get_weights()
+    np.testing.assert_array_equal(before[0], after[0])
+    assert not np.array_equal(before[2], after[2])
+    model.layers[0].trainable = True
+    model.fit(x, y, verbose=0)
+    assert not np.array_equal(before[0], model.get_weights()[0])
+
+
+def test_training_goes_on_where_it_stopped(separable):
+    x, y = separable
+    once, twice = classifier(), classifier()
+    twice.set_weights(once.get_weights())
+    a = once.fit(x, y, epochs=4, shuffle=False, verbose=0).history["loss"]
+    b = twice.fit(x, y, epochs=2, shuffle=False, verbose=0).history["loss"]
+    c = twice.fit(x, y, epochs=4, initial_epoch=2, shuffle=False, verbose=0)
+    assert a == b + c.history["loss"]
+    assert c.epoch == [2, 3]
+
+
+def test_two_models_that_share_a_layer_train_the_same_weights(separable):
+    x, y = separable
+    shared = Dense(4, activation="relu", input_shape=(4,))
+    first = Sequential([shared, Dense(1, activation="sigmoid")])
+    second = Sequential([shared, Dense(1, activation="sigmoid")])
+    for model in (first, second):
+        model.compile("sgd", "binary_crossentropy")
+    for model in (first, second, first):
+        before = shared.get_weights()[0]
+        model.fit(x, y, verbose=0)
+        assert not np.array_equal(before, shared.get_weights()[0])
+    np.testing.assert_array_equal(first.get_weights()[0], second.get_weights()[0])
+
+
+def test_generators_train_as_arrays_do(separable):
+    x, y = separable
+    one, other = classifier(optimizer=SGD(0.1)), classifier(optimizer=SGD(0.1))
+    other.set_weights(one.get_weights())
+
+    def endless():
+        while True:
+            for start in range(0, 96, 32):
+                yield x[start : start + 32], y[start : start + 32]
+
+    a = one.fit(x, y, shuffle=False, epochs=3, verbose=0)
+    b = other.fit(endless(), steps_per_epoch=3, epochs=3, verbose=0)
+    assert a.history == b.history
+
+
+def test_a_generator_that_ends_too_soon_is_an_error(separable):
+    x, y = separable
+    with pytest.raises(ValueError, match="gave no batch"):
+        classifier().fit(((x, y) for _ in range(1)), epochs=2, verbose=0)
+
+
+def test_regularizers_join_the_loss(rng):
+    x, y = rng.standard_normal((16, 4)), rng.standard_normal((16, 1))
+    plain = Sequential([Dense(1, input_shape=(4,))])
+    heavy = Sequential([Dense(1, input_shape=(4,), kernel_regularizer="l2")])
+    heavy.set_weights(plain.get_weights())
+    for model in (plain, heavy):
+        model.compile(SGD(0.0), "mse")
+    penalty = 0.01 * np.square(plain.get_weights()[0]).sum()
+    np.testing.assert_allclose(
+        heavy.evaluate(x, y, verbose=0), plain.evaluate(x, y, verbose=0) + penalty, rtol=1e-5
+    )
+
+
+def test_several_inputs_and_outputs(rng):
+    a, b = Input((3,), name="a"), Input((2,), name="b")
+    left, right = Dense(4, name="left")(a), Dense(4, name="right")(b)
+    model = Model({"a": a, "b": b}, [Dense(1, name="price")(left), Dense(2, activation="softmax", name="kind")(right)])
+    model.compile("adam", {"price": "mse", "kind": "sparse_categorical_crossentropy"}, metrics={"kind": ["accuracy"]})
+    x = {"a": rng.standard_normal((20, 3)), "b": rng.standard_normal((20, 2))}
+    y = {"price": rng.standard_normal((20, 1)), "kind": rng.integers(0, 2, 20)}
+    history = model.fit(x, y, epochs=2, verbose=0).history
+    assert set(history) == {"loss", "kind_accuracy"}
+    price, kind = model.predict(x, verbose=0)
+    assert price.shape == (20, 1)
+    assert kind.shape == (20, 2)
+    history = model.fit(x, [y["price"], y["kind"]], epochs=1, verbose=0).history
+    assert len(history["loss"]) == 1
+
+
+def test_a_step_on_one_batch_returns_its_own_loss(separable):
+    x, y = separable
+    model = classifier(optimizer=SGD(0.1))
+    before = model.evaluate(x[:32], y[:32], verbose=0)
+    assert model.train_on_batch(x[:32], y[:32]) == pytest.approx(before, rel=1e-6)
+    assert model.test_on_batch(x[:32], y[:32]) != before
+    assert model.predict_on_batch(x[:5]).shape == (5, 1)
+    assert set(model.train_on_batch(x, y, return_dict=True)) == {"loss", "accuracy"}
+
+
+def test_ctrl_c_stops_after_the_step_and_keeps_model_and_history(separable):
+    x, y = separable
+    model, steps = classifier(), []
+
+    def press(batch, logs):
+        steps.append(batch)
+        if len(steps) == 7:  # in the third epoch of three steps
+            os.kill(os.getpid(), signal.SIGINT)
+
+    finished = []
+    history = model.fit(
+        x,
+        y,
+        epochs=50,
+        verbose=0,
+        callbacks=[LambdaCallback(on_train_batch_end=press, on_train_end=lambda logs: finished.append(model.get_weights()))],
+    )
+    assert history.interrupted
+    assert history.epoch == [0, 1]
+    assert model.optimizer.iterations == len(steps) == 7
+    assert len(finished) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not model.fit(x, y, verbose=0).interrupted
+
+
+def test_an_error_in_a_callback_still_ends_the_run(separable):
+    x, y = separable
+    ended = []
+
+    class Fails(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise RuntimeError("mine")
+
+        def on_train_end(self, logs=None):
+            ended.append(True)
+
+    with pytest.raises(RuntimeError, match="mine"):
+        classifier().fit(x, y, verbose=0, callbacks=[Fails()])
+    assert ended == [True]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "error", "message"),
+    [
+        (np.zeros((8, 5)), np.zeros(8), ValueError, r"Dense 'narrow': expected inputs of shape \(batch, 4\), got \(1, 5\)"),
+        (np.zeros((8, 4)), np.zeros(9), ValueError, "x has 8 samples, but y has 9"),
+        (np.zeros((0, 4)), np.zeros(0), ValueError, "x is empty"),
+        (np.full((8, 4), np.nan), np.zeros(8), ValueError, "x: row 0 holds NaN"),
+        (np.zeros((8, 4)), np.array([0] * 5 + [np.inf] * 3), ValueError, "y: row 5 holds infinity"),
+        (np.array([["a"] * 4] * 8), np.zeros(8), TypeError, "x: expected numbers"),
+        (np.zeros((8, 4), object), np.zeros(8), TypeError, "x: expected numbers"),
+        (np.zeros((8, 4)), None, ValueError, "y: expected targets, got None"),
+        (np.zeros((8, 4)), np.zeros((8, 3)), ValueError, r"\(8, 3\)"),
+    ],
+)
+def test_bad_data_is_refused_before_anything_changes(x, y, error, message):
+    model = Sequential([Dense(1, activation="sigmoid", input_shape=(4,), name="narrow")])
+    model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
+    before = model.get_weights()
+    with pytest.raises(error, match=message):
+        model.fit(x, y, verbose=0)
+    for a, b in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(a, b)
+    assert model.optimizer.iterations == 0
+
+
+def test_labels_out_of_range_are_named(rng):
+    model = Sequential([Dense(3, activation="softmax", input_shape=(4,))])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    labels = np.array([0, 1, 2, 3, 0])
+    with pytest.raises(ValueError, match=r"row 3"):
+        model.fit(rng.standard_normal((5, 4)), labels, verbose=0)
+
+
+def test_names_that_are_not_known_name_the_nearest():
+    model = Sequential([Dense(1, input_shape=(4,))])
+    with pytest.raises(ValueError, match="Did you mean 'adam'"):
+        model.compile("adm", "mse")
+    with pytest.raises(ValueError, match="Did you mean 'binary_crossentropy'"):
+        model.compile("adam", "binary_crossentrop")
+    with pytest.raises(ValueError, match="Did you mean"):
+        model.compile("adam", "mse", metrics=["mean_absolut_error"])
+
+
+def test_training_without_compile_says_so():
+    with pytest.raises(ValueError, match="call compile"):
+        Sequential([Dense(1, input_shape=(4,))]).fit(np.zeros((4, 4)), np.zeros(4))
+
+
+def test_integer_inputs_reach_an_embedding_as_integers(rng):
+    model = Sequential([Embedding(10, 4), Flatten(), Dense(1, activation="sigmoid")])
+    model.compile("adam", "binary_crossentropy")
+    x = rng.integers(0, 10, (32, 5))
+    history = model.fit(x, rng.integers(0, 2, 32), epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert model.predict(x, verbose=0).shape == (32, 1)
+
+
+def test_a_model_that_knows_its_shape_only_from_data_trains(separable):
+    x, y = separable
+    model = Sequential([Dense(8, activation="relu"), Dense(1, activation="sigmoid")])
+    model.compile("adam", "binary_crossentropy")
+    model.fit(x, y, verbose=0)
+    assert model.get_weights()[0].shape == (4, 8)
+
+
+def test_float64_data_trains_in_float32(separable):
+    x, y = separable
+    model = classifier()
+    model.fit(x.astype("float64"), y.astype("float64"), verbose=0)
+    assert {w.dtype for w in model.get_weights()} == {np.dtype("float32")}
+    assert model.predict(x.astype("float64"), verbose=0).dtype == np.float32
