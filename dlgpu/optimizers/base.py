@@ -1,0 +1,278 @@
+"""Optimizer: what turns gradients into new weights."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from dlgpu.backend.devices import device_of, to_host
+from dlgpu.backend.reference import update as kernels
+from dlgpu.parameters import FlatParameters, Parameter, flatten
+from dlgpu.saving.configurable import Configurable, serialize
+from dlgpu.schedules import Schedule
+from dlgpu.tensor import Tensor
+
+
+class Optimizer(Configurable):
+    """Changes all parameters at once, in place, in flat buffers; clips and decays before.
+
+    A subclass names its slots (running means and the like, of the parameters' size) in `slot_starts`, computes the
+    numbers of one step in `scalars`, and moves the values in `update`.
+
+    Args:
+        learning_rate: a number, a Schedule, or a function without arguments.
+        weight_decay: subtract weight_decay * learning_rate * values at each step, apart from the gradients.
+        clipnorm: scale down each parameter's gradient whose norm is larger.
+        clipvalue: limit each gradient's value to [-clipvalue, clipvalue].
+        global_clipnorm: scale down all gradients together when their common norm is larger.
+        name: the class's by default.
+    Raises:
+        ValueError: a number is out of range, or more than one way of clipping is asked for.
+    """
+
+    def __init__(
+        self,
+        learning_rate: "float | Schedule | Callable" = 0.001,
+        weight_decay: "float | None" = None,
+        clipnorm: "float | None" = None,
+        clipvalue: "float | None" = None,
+        global_clipnorm: "float | None" = None,
+        name: "str | None" = None,
+    ):
+        self.name = name or type(self).__name__.lower()
+        self.learning_rate = learning_rate  # type: ignore[assignment]
+        self.weight_decay = self.require("weight_decay", weight_decay, lambda x: x >= 0, "at least 0")
+        self.clipnorm = self.require("clipnorm", clipnorm, lambda x: x > 0, "positive")
+        self.clipvalue = self.require("clipvalue", clipvalue, lambda x: x > 0, "positive")
+        self.global_clipnorm = self.require("global_clipnorm", global_clipnorm, lambda x: x > 0, "positive")
+        if sum(limit is not None for limit in (clipnorm, clipvalue, global_clipnorm)) > 1:
+            self.fail(
+                "only one of clipnorm, clipvalue and global_clipnorm can be used, "
+                f"got {clipnorm=}, {clipvalue=}, {global_clipnorm=}"
+            )
+        self.iterations = 0
+        self._flats: list[FlatParameters] = []
+        self._slots: list[dict[str, Any]] = []
+        self._own: list[FlatParameters] = []
+        self._loaded: dict[str, np.ndarray] | None = None
+        self._undecayed: tuple[set[int], str | None] = set(), None
+
+    # -- what a subclass defines
+
+    def slot_starts(self) -> dict[str, float]:
+        """The names of the slots and the values that they begin with."""
+        return {}
+
+    def scalars(self, learning_rate: float) -> tuple:
+        """The numbers of the coming step, number `iterations` + 1: all that changes from one step to the next."""
+        return (learning_rate,)
+
+    def update(self, values: Any, gradients: Any, slots: dict[str, Any], scalars: tuple) -> None:
+        """Change `values` and `slots` in place; all are (size,)."""
+        raise NotImplementedError(f"{type(self).__name__} does not define update()")
+
+    # -- the step
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the coming step. Setting a number, a Schedule or a function replaces what was there."""
+        rate = self._learning_rate
+        if isinstance(rate, float):
+            return rate
+        return float(rate(self.iterations) if isinstance(rate, Schedule) else rate())  # type: ignore[operator]
+
+    @learning_rate.setter
+    def learning_rate(self, rate: "float | Schedule | Callable") -> None:
+        if not callable(rate):
+            expected = "a number of at least 0, a Schedule or a function"
+            rate = self.require("learning_rate", rate, lambda x: x >= 0, expected, required=True)
+        self._learning_rate: float | Schedule | Callable = rate
+
+    def build(self, flats: Iterable[FlatParameters]) -> None:
+        """Make the slots for these buffers. Parameters that were here before keep theirs, and training goes on.
+
+        Raises:
+            ValueError: none of the parameters was here before, but others were: this is another model's optimizer; or
+                a state that was set before does not fit.
+        """
+        flats = list(flats)
+        if flats == self._flats:
+            return
+        before = {
+            id(p): (slots, where)
+            for flat, slots in zip(self._flats, self._slots)
+            for p, where in zip(flat.parameters, flat.slices)
+        }
+        parameters = [p for flat in flats for p in flat.parameters]
+        if before and not any(id(p) in before for p in parameters):
+            self.fail(
+                f"has trained {self._flats[0].parameters[0].path} and others before: make a new one for new weights"
+            )
+        made = []
+        for flat in flats:
+            device = device_of(flat.values)
+            xp = device.array_namespace
+            slots = {name: xp.full_like(flat.values, start) for name, start in self.slot_starts().items()}
+            for p, where in zip(flat.parameters, flat.slices):
+                if id(p) in before:
+                    old, there = before[id(p)]
+                    for name, slot in slots.items():
+                        slot[where] = device.asarray(old[name][there])
+            made.append(slots)
+        if self._loaded is not None:
+            self._fill(flats, made, self._loaded)
+            self._loaded = None
+        self._flats, self._slots = flats, made
+
+    def apply(self, flats: "list[FlatParameters]") -> None:
+        """One step: change the values of these buffers by their gradients, which clipping changes in place."""
+        if flats != self._flats:
+            self.build(flats)
+        self._clip()
+        rate = self.learning_rate
+        if self.weight_decay:
+            self._decay(1 - self.weight_decay * rate)
+        scalars = self.scalars(rate)
+        for flat, slots in zip(self._flats, self._slots):
+            self.update(flat.values, flat.gradients, slots, scalars)
+        self.iterations += 1
+
+    def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Parameter]]) -> None:
+        """One step of a hand-written loop. The parameters move to flat buffers, once.
+
+        Args:
+            grads_and_vars: (gradient, parameter) pairs; a gradient that is None counts as zero.
+        Raises:
+            ValueError: there are no gradients, or one is of another shape than its parameter.
+        """
+        pairs = [(g if g is None or isinstance(g, Tensor) else Tensor(g), p) for g, p in grads_and_vars]
+        if all(g is None for g, _ in pairs):
+            self.fail("no gradients: the loss does not depend on any of the parameters")
+        for gradient, p in pairs:
+            if gradient is not None and gradient.shape != p.shape:
+                self.fail(f"expected a gradient of shape {p.shape} for {p.path}, got {gradient.shape}")
+        gradients = {id(p): g for g, p in pairs}
+        if len(gradients) < len(pairs):
+            self.fail("a parameter occurs twice: add its gradients first")
+        held = [id(p) for flat in self._own for p in flat.parameters]
+        if sorted(held) != sorted(gradients) or not all(flat.in_place() for flat in self._own):
+            self._own = flatten([p for _, p in pairs])
+        for flat in self._own:
+            flat.set_gradients([gradients[id(p)] for p in flat.parameters])
+        self.apply(self._own)
+
+    def _clip(self) -> None:
+        if self.global_clipnorm:
+            total = sum(kernels.square_norm(flat.gradients) for flat in self._flats)
+            for flat in self._flats:
+                kernels.clip_norm(flat.gradients, total, self.global_clipnorm)
+        elif self.clipnorm:
+            for flat in self._flats:
+                for view in flat.gradient_views:
+                    kernels.clip_norm(view, kernels.square_norm(view), self.clipnorm)
+        elif self.clipvalue:
+            for flat in self._flats:
+                kernels.clip_value(flat.gradients, self.clipvalue)
+
+    # -- weight decay
+
+    def exclude_from_weight_decay(
+        self, var_list: "Sequence[Parameter] | None" = None, var_names: "Sequence[str] | None" = None
+    ) -> None:
+        """Spare these parameters from weight decay.
+
+        Args:
+            var_list: parameters.
+            var_names: parts of names: ["bias"] spares all biases.
+        """
+        self._undecayed = {id(p) for p in var_list or ()}, "|".join(var_names) if var_names else None
+
+    def _decay(self, factor: float) -> None:
+        spared, pattern = self._undecayed
+        for flat in self._flats:
+            if not spared and pattern is None:
+                kernels.decay_weights(flat.values, factor)
+                continue
+            for p, where in zip(flat.parameters, flat.slices):
+                if id(p) not in spared and not (pattern and re.search(pattern, p.name)):
+                    kernels.decay_weights(flat.values[where], factor)
+
+    # -- state and description
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Copies of all that training has made: iterations, the learning rate if it is a number, and "0/slot" ... of
+        each parameter, in order and of its shape."""
+        state = {"iterations": np.array(self.iterations, np.int64)}
+        if isinstance(self._learning_rate, float):
+            state["learning_rate"] = np.array(self._learning_rate)
+        for key, flat, position, slot in self._places(self._flats, self._slots):
+            state[key] = np.array(to_host(slot[flat.slices[position]])).reshape(flat.parameters[position].shape)
+        return {**state, **(self._loaded or {})}
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from what `get_state` returned; before `build`, the slots wait for it.
+
+        Raises:
+            ValueError: the state does not fit; nothing is changed then.
+        """
+        if "iterations" not in state:
+            self.fail(f"expected a state with 'iterations', got {sorted(state)[:5]}")
+        slots = {key: np.asarray(v) for key, v in state.items() if key not in ("iterations", "learning_rate")}
+        if self._flats:
+            self._fill(self._flats, self._slots, slots)
+        else:
+            self._loaded = slots
+        self.iterations = int(state["iterations"])
+        if "learning_rate" in state and isinstance(self._learning_rate, float):
+            self.learning_rate = float(state["learning_rate"])
+
+    def _fill(self, flats: list, slots: list, state: dict[str, np.ndarray]) -> None:
+        places = list(self._places(flats, slots))
+        if {key for key, *_ in places} != state.keys():
+            self.fail(f"the state has {len(state)} slots, but these parameters need {len(places)}")
+        for key, flat, position, _ in places:
+            if state[key].shape != flat.parameters[position].shape:
+                p = flat.parameters[position]
+                self.fail(f"expected the state's {key!r} to be of shape {p.shape} for {p.path}, got {state[key].shape}")
+        for key, flat, position, slot in places:
+            slot[flat.slices[position]] = device_of(slot).asarray(state[key].reshape(-1), slot.dtype)
+
+    @staticmethod
+    def _places(flats: list, slots: list) -> Iterable[tuple]:
+        """(key, flat buffer, position of the parameter in it, slot) of each slot of each parameter."""
+        count = 0
+        for flat, own in zip(flats, slots):
+            for position in range(len(flat.parameters)):
+                for name, slot in own.items():
+                    yield f"{count}/{name}", flat, position, slot
+                count += 1
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments as JSON values, with the learning rate as it is now."""
+        return {**super().get_config(), "learning_rate": serialize(self._learning_rate)}
+
+    def require(
+        self, what: str, value: Any, fits: Callable[[float], bool], expected: str, required: bool = False
+    ) -> Any:
+        """`value` as a float, or None unless it is required; an error that names the argument if it does not fit."""
+        if value is None and not required:
+            return None
+        is_number = isinstance(value, (int, float, np.number, np.ndarray, Tensor)) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(float(value)) or not fits(float(value)):
+            self.fail(f"{what} must be {expected}, got {value!r}")
+        return float(value)
+
+    def fraction(self, what: str, value: Any, below_one: bool = False) -> float:
+        """`value` as a float in [0, 1], or [0, 1)."""
+        fits, expected = (lambda x: 0 <= x < 1, "in [0, 1)") if below_one else (lambda x: 0 <= x <= 1, "in [0, 1]")
+        return self.require(what, value, fits, expected, required=True)
+
+    def positive(self, what: str, value: Any) -> float:
+        """`value` as a float above 0."""
+        return self.require(what, value, lambda x: x > 0, "positive", required=True)
+
+    def fail(self, message: str) -> NoReturn:
+        """Raise a ValueError that begins with the class's name."""
+        raise ValueError(f"{type(self).__name__}: {message}")
