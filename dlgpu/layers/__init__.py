@@ -1,4 +1,5 @@
 """Layers: what a network is made of, with Keras's names, arguments and defaults."""
 
+from dlgpu.layers.activation import ELU, Activation, LeakyReLU, PReLU, ReLU, Softmax
 from dlgpu.layers.base import Layer
 from dlgpu.layers.dense import Dense

@@ -4,7 +4,7 @@ from typing import Any
 
 from dlgpu import activations
 from dlgpu.layers.base import Layer
-from dlgpu.ops.activation import COMPOSITES, dense
+from dlgpu.ops.activation import dense, fused_name
 from dlgpu.tensor import Tensor
 
 
@@ -57,10 +57,9 @@ class Dense(Layer):
     def call(self, inputs: Tensor) -> Tensor:
         if inputs.ndim < 2 or inputs.shape[-1] != self.kernel.shape[0]:
             self.fail(f"expected inputs of shape (batch, {self.kernel.shape[0]}), got {inputs.shape}")
-        name = self.activation.__name__
-        if name in COMPOSITES and activations.functions.get(name) is self.activation:
-            return dense(inputs, self.kernel, self.bias, name)
-        return self.activation(dense(inputs, self.kernel, self.bias))
+        name = fused_name(self.activation)
+        outputs = dense(inputs, self.kernel, self.bias, name or "linear")
+        return outputs if name else self.activation(outputs)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (*input_shape[:-1], self.units)
