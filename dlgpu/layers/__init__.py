@@ -3,3 +3,5 @@
 from dlgpu.layers.activation import ELU, Activation, LeakyReLU, PReLU, ReLU, Softmax
 from dlgpu.layers.base import Layer
 from dlgpu.layers.dense import Dense
+from dlgpu.layers.embedding import Embedding
+from dlgpu.layers.normalization import BatchNormalization, LayerNormalization

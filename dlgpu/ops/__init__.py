@@ -34,7 +34,9 @@ from dlgpu.ops.elementwise import (
     tanh,
     where,
 )
+from dlgpu.ops.embedding import gather, scatter_add
 from dlgpu.ops.linear import matmul
+from dlgpu.ops.normalization import batch_normalization, layer_normalization, normalize
 from dlgpu.ops.random import dropout
 from dlgpu.ops.reduction import all, any, argmax, argmin, cumsum, logsumexp, max, mean, min, std, sum, var
 from dlgpu.ops.shape import (

@@ -1,12 +1,14 @@
 """Operations that move values without changing them: shapes, joins and indexing, with NumPy's names."""
 
+import math
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 
 from dlgpu.backend.dispatch import array_namespace
+from dlgpu.backend.reference import embedding as kernels
 from dlgpu.ops.elementwise import astype, is_floating, spread
 from dlgpu.tensor import Tensor, record, wrap
 
@@ -109,7 +111,7 @@ def split(x: Any, parts: "int | Sequence[int]", axis: int = 0) -> list:
             raise ValueError(f"an axis of length {length} does not divide into {parts} equal parts")
         parts = [length // parts * i for i in range(1, parts)]
     bounds = [0, *parts, length]
-    return [x[(*lead, slice(low, high))] for low, high in zip(bounds, bounds[1:])]
+    return [x[(*lead, slice(low, high))] for low, high in pairwise(bounds)]
 
 
 def repeat(x: Any, repeats: int, axis: int) -> Tensor:
@@ -158,13 +160,24 @@ def getitem(x: Any, index: Any) -> Tensor:
 def _put(x: Tensor, index: Any, shape: tuple) -> Tensor:
     """Zeros of `shape` with `x` added at `index`: the transpose of `getitem`."""
     xp = array_namespace(x.array)
-    array = xp.zeros(shape, x.dtype)
-    items = index if isinstance(index, tuple) else (index,)
-    if all(i is None or i is Ellipsis or isinstance(i, (int, np.integer, slice)) for i in items):
-        array[index] = x.array  # slices take every place at most once
+    if all(_once(i) for i in (index if isinstance(index, tuple) else (index,))):
+        array = xp.zeros(shape, x.dtype)
+        array[index] = x.array
     else:
-        xp.add.at(array, index, x.array)
+        size = math.prod(shape)
+        places = xp.arange(size).reshape(shape)[index].reshape(-1)
+        array = kernels.scatter_add(x.array.reshape(-1, 1), places, size).reshape(shape)
     return record(array, (x,), lambda grad: (getitem(grad, index),))
+
+
+def _once(index: Any) -> bool:
+    """Whether the index takes every place at most once."""
+    return (
+        index is None
+        or index is Ellipsis
+        or isinstance(index, (int, np.integer, slice))
+        or getattr(index, "dtype", None) == np.bool_
+    )
 
 
 def _plain(index: Any) -> Any:

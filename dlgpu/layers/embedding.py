@@ -1,0 +1,68 @@
+"""Embedding: a trained vector for each integer."""
+
+from typing import Any
+
+import numpy as np
+
+from dlgpu import ops
+from dlgpu.layers.base import Layer
+from dlgpu.tensor import Tensor
+
+
+class Embedding(Layer):
+    """outputs = embeddings[inputs]
+
+    Shapes: (batch, ...) integers in [0, input_dim) -> (batch, ..., output_dim); embeddings (input_dim, output_dim).
+    Floating inputs are converted to integers.
+
+    Args:
+        input_dim: how many integers there are: the largest one plus 1.
+        output_dim: the length of each vector.
+        embeddings_initializer: a name or an Initializer.
+        embeddings_regularizer: a name or a Regularizer.
+        mask_zero: whether 0 stands for "nothing here": later layers that know masks then skip it.
+    """
+
+    autocast = False
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        embeddings_initializer: Any = "uniform",
+        embeddings_regularizer: Any = None,
+        mask_zero: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        for name, value in (("input_dim", input_dim), ("output_dim", output_dim)):
+            if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+                self.fail(f"{name} must be a positive integer, got {value!r}")
+        self.input_dim, self.output_dim = input_dim, output_dim
+        self.embeddings_initializer = embeddings_initializer
+        self.embeddings_regularizer = embeddings_regularizer
+        self.mask_zero = self.supports_masking = mask_zero
+
+    def build(self, input_shape: tuple) -> None:
+        self.embeddings = self.add_weight(
+            (self.input_dim, self.output_dim),
+            self.embeddings_initializer,
+            "embeddings",
+            regularizer=self.embeddings_regularizer,
+        )
+
+    def call(self, inputs: Tensor) -> Tensor:
+        try:
+            return ops.gather(self.embeddings, _integers(inputs))
+        except ValueError as error:
+            self.fail(str(error))
+
+    def compute_mask(self, inputs: Tensor, mask: "Tensor | None") -> "Tensor | None":
+        return ops.not_equal(inputs, 0) if self.mask_zero else None
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (*input_shape, self.output_dim)
+
+
+def _integers(inputs: Tensor) -> Tensor:
+    return inputs if inputs.dtype.kind in "iu" else ops.astype(inputs, np.int32)
