@@ -24,7 +24,7 @@ def activation(x: Any, name: str, bias: "Tensor | None" = None) -> Tensor:
     Returns:
         (..., units).
     """
-    x, bias = floating(x), _checked(x, bias, name)
+    x, bias = floating(x), checked_bias(x, bias, name)
     array, saved = kernels.bias_activation(x.array, None if bias is None else bias.array, name)
 
     def vjp(grad: Tensor) -> tuple:
@@ -55,7 +55,7 @@ def dense(x: Any, kernel: Tensor, bias: "Tensor | None" = None, name: str = "lin
         raise ValueError(
             f"dense: expected x (..., features) and a kernel (features, units), got {x.shape} and {kernel.shape}"
         )
-    bias = _checked(kernel, bias, name)
+    bias = checked_bias(kernel, bias, name)
     lead, features = x.shape[:-1], x.shape[-1]
     rows = x.array.reshape(math.prod(lead), features)
     output, saved = kernels.dense(rows, kernel.array, None if bias is None else bias.array, name)
@@ -74,7 +74,7 @@ def dense(x: Any, kernel: Tensor, bias: "Tensor | None" = None, name: str = "lin
     return record(output.reshape(*lead, kernel.shape[1]), inputs, with_composite(vjp, composite, inputs))
 
 
-def _checked(x: Any, bias: "Tensor | None", name: str) -> "Tensor | None":
+def checked_bias(x: Any, bias: "Tensor | None", name: str) -> "Tensor | None":
     """The bias in x's dtype, after both it and the name have been found fit."""
     if name not in COMPOSITES:
         raise ValueError(unknown_name("fused activation", name, COMPOSITES))
