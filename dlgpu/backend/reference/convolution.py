@@ -143,7 +143,10 @@ def _unfolded(x, window, size, strides, padding, dilation, groups, wanted=True):
         shape = (len(part), *size, *window, groups, channels // groups)
         strided = (n, h * strides[0], w * strides[1], h * dilation[0], w * dilation[1], c * (channels // groups), c)
         seen = xp.lib.stride_tricks.as_strided(part, shape, strided)
-        yield block, seen.transpose(5, 0, 1, 2, 3, 4, 6).reshape(groups, -1, count)
+        if channels // groups > 4:
+            yield block, seen.transpose(5, 0, 1, 2, 3, 4, 6).reshape(groups, -1, count)
+        else:  # rows would be copied in runs too short to be fast: copy columns
+            yield block, seen.transpose(5, 3, 4, 6, 0, 1, 2).reshape(groups, count, -1).swapaxes(1, 2)
 
 
 def _by_group(images, groups):
@@ -152,7 +155,7 @@ def _by_group(images, groups):
 
 
 def _zero_weights(xp, shape, groups, dtype):
-    """Zeros for a kernel of this shape, as (groups, kernel_height * kernel_width * channels / groups, filters / groups)."""
+    """Zeros for a kernel of this shape, each group's (height * width * channels, filters) together."""
     return xp.zeros((groups, shape[0] * shape[1] * shape[2], shape[3] // groups), dtype)
 
 
