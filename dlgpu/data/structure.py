@@ -20,3 +20,12 @@ def leaves(value: Any) -> list:
     if isinstance(value, dict):
         return [leaf for v in value.values() for leaf in leaves(v)]
     return [] if value is None else [value]
+
+
+def map_shapes(function: Callable, value: Any) -> Any:
+    """`function` of a shape, which is a tuple, or of each shape in a list or dictionary, in a list or dictionary."""
+    if isinstance(value, list):
+        return [map_shapes(function, v) for v in value]
+    if isinstance(value, dict):
+        return {key: map_shapes(function, v) for key, v in value.items()}
+    return function(value)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from dlgpu.backend.devices import current_device
-from dlgpu.data.structure import map_structure
+from dlgpu.data.structure import map_shapes, map_structure
 from dlgpu.initializers import Initializer
-from dlgpu.layers.symbol import Call, Symbol, is_symbolic
+from dlgpu.layers.symbol import Call, is_symbolic
 from dlgpu.ops.elementwise import astype
 from dlgpu.parameters import Parameter
 from dlgpu.regularizers import Regularizer
@@ -19,6 +19,7 @@ from dlgpu.saving.configurable import Configurable, snake_case
 from dlgpu.tensor import Tensor
 
 _names: dict[str, int] = {}
+_given_names: set[str] = set()  # those of loaded layers among them, so that new ones can join them
 
 
 class _CallState(threading.local):
@@ -63,6 +64,7 @@ class Layer(Configurable):
         if input_dim is not None and input_shape is None:
             input_shape = (input_dim,)
         self.name = name or unique_name(snake_case(type(self).__name__))
+        _given_names.add(self.name)
         self.dtype = np.dtype(dtype)
         self.input_shape = None if input_shape is None else tuple(input_shape)
         self.built = False
@@ -83,9 +85,9 @@ class Layer(Configurable):
 
         By default, a batch of two zero samples is tried; built-in layers state it outright.
         """
-        several = isinstance(input_shape, list)
-        trial = [Tensor(np.zeros([n or 2 for n in s], self.dtype)) for s in (input_shape if several else [input_shape])]
-        output = self._run(trial if several else trial[0], {})
+        device = current_device()
+        trial = map_shapes(lambda s: Tensor(np.zeros([n or 2 for n in s], self.dtype), device=device), input_shape)
+        output = self._run(trial, {})
         return map_structure(lambda t: (None, *t.shape[1:]), output)
 
     def compute_mask(self, inputs: Any, mask: Any) -> Any:
@@ -153,10 +155,7 @@ class Layer(Configurable):
         if not self.built:
             self._build(shape)
         call = Call(self, inputs, kwargs)
-        output = self.compute_output_shape(shape)
-        shapes = output if isinstance(output, list) else [output]
-        call.outputs = [Symbol(s, self.dtype.name, call) for s in shapes]
-        return call.outputs if isinstance(output, list) else call.outputs[0]
+        return map_shapes(lambda s: call.output(s, self.dtype.name), self.compute_output_shape(shape))
 
     # -- weights
 
@@ -267,6 +266,17 @@ class Layer(Configurable):
         """The constructor's arguments and the name, as JSON values."""
         return {**super().get_config(), "name": self.name, "trainable": self.trainable}
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Layer":
+        """A new layer from `get_config()`; name and trainable are set afterwards where the constructor takes neither."""
+        takes = inspect.signature(cls.__init__).parameters
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+        later = [key for key in ("name", "trainable") if key in config and key not in takes and not open_ended]
+        layer = super().from_config({key: value for key, value in config.items() if key not in later})
+        for key in later:
+            setattr(layer, key, config[key])
+        return layer
+
     def fail(self, message: str, error: type[Exception] = ValueError) -> Any:
         """Raise an error that begins with this layer's class and name."""
         raise error(f"{type(self).__name__} {self.name!r}: {message}")
@@ -276,10 +286,12 @@ class Layer(Configurable):
 
 
 def unique_name(base: str) -> str:
-    """`base` the first time, then base_1, base_2, ..."""
+    """`base` the first time, then base_1, base_2, ...; never a name that a layer was given."""
     count = _names.get(base, 0)
+    while (name := f"{base}_{count}" if count else base) in _given_names:
+        count += 1
     _names[base] = count + 1
-    return f"{base}_{count}" if count else base
+    return name
 
 
 def _layers_in(value: Any) -> "Iterator[Layer]":

@@ -1,11 +1,8 @@
 """Symbols: what stands for a tensor while a functional model is drawn."""
 
-import itertools
 from typing import Any
 
 from dlgpu.data.structure import leaves
-
-_clock = itertools.count()
 
 
 class Symbol:
@@ -42,7 +39,6 @@ class Call:
         inputs: a Symbol, or a list or dictionary of them.
         arguments: keyword arguments, among them perhaps further Symbols.
         outputs: the Symbols that it makes.
-        order: increases with time.
     """
 
     def __init__(self, layer: Any, inputs: Any, arguments: dict):
@@ -50,7 +46,11 @@ class Call:
         self.inputs = inputs
         self.arguments = arguments
         self.outputs: list[Symbol] = []
-        self.order = next(_clock)
+
+    def output(self, shape: tuple, dtype: str) -> Symbol:
+        """One more Symbol that it makes."""
+        self.outputs.append(Symbol(shape, dtype, self))
+        return self.outputs[-1]
 
     def symbols(self) -> list[Symbol]:
         """All symbols that the call takes."""

@@ -2,6 +2,7 @@
 
 from dlgpu.models.functional import Functional, Input
 from dlgpu.models.model import Model
+from dlgpu.models.saving import load_model, save_model
 from dlgpu.models.sequential import Sequential
 
-__all__ = ["Functional", "Input", "Model", "Sequential"]
+__all__ = ["Functional", "Input", "Model", "Sequential", "load_model", "save_model"]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from dlgpu.data.structure import leaves, map_structure
+from dlgpu.data.structure import leaves, map_shapes, map_structure
 from dlgpu.layers.base import Layer, unique_name
 from dlgpu.layers.symbol import Call, Symbol
 from dlgpu.models.model import Model
@@ -30,31 +30,56 @@ class Functional(Model):
         for symbol in leaves([inputs, outputs]):
             if not isinstance(symbol, Symbol):
                 self.fail(f"expected symbols made from Input(...), got {symbol!r}", TypeError)
-        self._calls = self._sorted_calls()
-        self._layers = list({id(call.layer): call.layer for call in self._calls}.values())
-        names = [layer.name for layer in self._layers]
-        for layer_name in names:
-            if names.count(layer_name) > 1:
-                self.fail(f"two layers are named {layer_name!r}; names must differ")
+        self._calls, self._layers = self._in_order(*self._reached())
+        for number, layer in enumerate(self._layers):
+            if any(layer.name == other.name for other in self._layers[:number]):
+                self.fail(f"two layers are named {layer.name!r}; names must differ")
         self.built = True
+        self.built_for = map_structure(lambda s: s.shape, inputs)
+        if isinstance(inputs, Symbol):
+            self.input_shape = inputs.shape[1:]
 
-    def _sorted_calls(self) -> list[Call]:
-        """The calls between inputs and outputs, those far from the outputs first: Keras's order."""
-        given = {id(s) for s in leaves(self.inputs)}
-        depth: dict[int, int] = {}
-        calls: dict[int, Call] = {}
-        pending = [(s, 0) for s in leaves(self.outputs)]
+    def _reached(self) -> tuple[list[Call], list[Layer]]:
+        """A walk back from the outputs, depth first: the calls, each after those that it needs, and layers as met."""
+        seen: set[int] = set()
+        found: list[Call] = []
+        layers: dict[int, Layer] = {}
+        pending = [(call, False) for call in reversed(self._makers(leaves(self.outputs)))]
         while pending:
-            symbol, distance = pending.pop()
+            call, finished = pending.pop()
+            if finished:
+                found.append(call)
+            elif id(call) not in seen:
+                seen.add(id(call))
+                layers.setdefault(id(call.layer), call.layer)
+                pending += [(call, True), *((maker, False) for maker in reversed(self._makers(call.symbols())))]
+        return found, list(layers.values())
+
+    def _makers(self, symbols: list[Symbol]) -> list[Call]:
+        """The calls that make these symbols, save for the model's inputs."""
+        given = {id(s) for s in leaves(self.inputs)}
+        makers = []
+        for symbol in symbols:
             if id(symbol) in given:
                 continue
             if symbol.call is None:
                 self.fail(f"the outputs also depend on {symbol.name!r}, which is not among the inputs")
-            call = symbol.call
-            if depth.get(id(call), -1) < distance:
-                depth[id(call)], calls[id(call)] = distance, call
-                pending += [(s, distance + 1) for s in call.symbols()]
-        return sorted(calls.values(), key=lambda c: (-depth[id(c)], c.order))
+            makers.append(symbol.call)
+        return makers
+
+    def _in_order(self, calls: list[Call], layers: list[Layer]) -> tuple[list[Call], list[Layer]]:
+        """Calls and layers far from the outputs first: Keras's order, in which the weights come."""
+        depth: dict[int, int] = {}
+        layer_depth: dict[int, int] = {}
+        for call in reversed(calls):
+            deepest = max(depth.get(id(call), 0), layer_depth.get(id(call.layer), 0))
+            depth[id(call)] = layer_depth[id(call.layer)] = deepest
+            for maker in self._makers(call.symbols()):
+                depth[id(maker)] = max(depth.get(id(maker), 0), deepest + 1)
+        return (
+            sorted(calls, key=lambda c: -depth[id(c)]),
+            sorted(layers, key=lambda layer: -layer_depth[id(layer)]),
+        )
 
     def sublayers(self) -> Any:
         return iter(self._layers)
@@ -70,19 +95,25 @@ class Functional(Model):
         return [s.call.layer.name if s.call else s.name for s in outputs]
 
     def call(self, inputs: Any) -> Any:
-        return self._walk(inputs, lambda call, values, arguments: call.layer(values, **arguments))
+        return self._walk(inputs, lambda call, values, arguments: leaves(call.layer(values, **arguments)))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        return self._walk(input_shape, lambda call, shapes, arguments: call.layer.compute_output_shape(shapes))
+        def shapes(call: Call, taken: Any, arguments: dict) -> list[tuple]:
+            found: list[tuple] = []
+            map_shapes(found.append, call.layer.compute_output_shape(taken))
+            return found
+
+        return self._walk(input_shape, shapes)
 
     def _walk(self, inputs: Any, apply: Callable) -> Any:
-        """Give each symbol a value: the inputs theirs, the others what `apply` makes of each call."""
+        """Give each symbol a value: the inputs theirs, the others those in the list that `apply` makes of each call."""
         symbols = leaves(self.inputs)
         if isinstance(inputs, dict):
-            missing = [s.name for s in symbols if s.name not in inputs]
+            names = list(self.inputs) if isinstance(self.inputs, dict) else [s.name for s in symbols]
+            missing = [name for name in names if name not in inputs]
             if missing:
-                self.fail(f"expected inputs {', '.join(s.name for s in symbols)}; {', '.join(missing)} is missing")
-            given = [inputs[s.name] for s in symbols]
+                self.fail(f"expected inputs {', '.join(names)}; {', '.join(missing)} is missing")
+            given = [inputs[name] for name in names]
         else:
             given = list(inputs) if isinstance(inputs, list) else [inputs]
         if len(given) != len(symbols):
@@ -97,8 +128,7 @@ class Functional(Model):
         for call in self._calls:
             arguments = {key: map_structure(value_of, a) for key, a in call.arguments.items()}
             made = apply(call, map_structure(value_of, call.inputs), arguments)
-            for symbol, value in zip(call.outputs, made if len(call.outputs) > 1 else [made]):
-                values[id(symbol)] = value
+            values |= {id(symbol): value for symbol, value in zip(call.outputs, made)}
         return map_structure(value_of, self.outputs)
 
     def _check_shape(self, symbol: Symbol, shape: tuple) -> None:
@@ -146,13 +176,15 @@ class Functional(Model):
         made: list[list[Symbol]] = []
 
         def symbol(item: Any) -> Any:
-            if isinstance(item, dict) and item.keys() == {"input"}:
+            if isinstance(item, list):
+                return [symbol(v) for v in item]
+            if not isinstance(item, dict):
+                return item
+            if item.keys() == {"input"} and isinstance(item["input"], int):
                 return inputs[item["input"]]
-            if isinstance(item, dict) and item.keys() == {"call", "output"}:
+            if item.keys() == {"call", "output"} and isinstance(item["call"], int):
                 return made[item["call"]][item["output"]]
-            if isinstance(item, dict):
-                return {key: symbol(v) for key, v in item.items()}
-            return [symbol(v) for v in item] if isinstance(item, list) else item
+            return {key: symbol(v) for key, v in item.items()}
 
         for call in config["calls"]:
             outputs = layers[call["layer"]](symbol(call["inputs"]), **symbol(call["arguments"]))

@@ -25,6 +25,7 @@ class Model(Trainer, Layer):
 
     autocast = False  # each layer converts for itself: an Embedding wants integers
     supports_masking = True
+    built_for: Any = None  # the shape of the inputs, or shapes in a list or dictionary, once built
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         drawn = cls is Model and (args or "inputs" in kwargs)
@@ -33,7 +34,7 @@ class Model(Trainer, Layer):
     @property
     def layers(self) -> list[Layer]:
         """The layers, in order."""
-        return list(self.sublayers())
+        return list({id(layer): layer for layer in self.sublayers()}.values())
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """The layer of that name, or at that place."""
@@ -47,6 +48,10 @@ class Model(Trainer, Layer):
     def compute_mask(self, inputs: Any, mask: Any) -> Any:
         """None: the layers inside have put masks on the outputs."""
         return None
+
+    def _build(self, input_shape: Any) -> None:
+        super()._build(input_shape)
+        self.built_for = input_shape
 
     def to(self, target: "str | Device") -> "Model":
         """Move all weights to a device, in place; returns the model."""

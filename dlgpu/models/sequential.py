@@ -41,13 +41,13 @@ class Sequential(Model):
             self.fail(f"expected a layer, got {layer!r}", TypeError)
         if any(layer is known or layer.name == known.name for known in self._layers):
             self.fail(f"there is a layer named {layer.name!r} already; names must differ")
+        if not self._layers and layer.input_shape is not None:
+            self.input_shape = layer.input_shape
+        if self.input_shape is not None:
+            self._extend(layer, self._output_shape if self._layers else (None, *self.input_shape))
         self._layers.append(layer)
         if not self.trainable:
             layer.trainable = False
-        if self.input_shape is None and len(self._layers) == 1:
-            self.input_shape = layer.input_shape
-        if self.input_shape is not None:
-            self._extend(layer, (None, *self.input_shape) if len(self._layers) == 1 else self._output_shape)
 
     def pop(self) -> Layer:
         """Take the last layer off and return it."""
@@ -60,6 +60,8 @@ class Sequential(Model):
         return removed
 
     def build(self, input_shape: tuple) -> None:
+        if not self._layers:
+            self.fail("has no layers; add some")
         self.input_shape = tuple(input_shape[1:])
         shape: Any = input_shape
         for layer in self._layers:
@@ -73,8 +75,6 @@ class Sequential(Model):
         return self._output_shape
 
     def call(self, inputs: Any) -> Any:
-        if not self._layers:
-            self.fail("has no layers; add some")
         for layer in self._layers:
             inputs = layer(inputs)
         return inputs

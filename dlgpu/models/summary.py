@@ -22,6 +22,8 @@ def summary_table(model: Any) -> str:
     rule = "-" * len(lines[0])
     trainable, other = (sum(w.size for w in group) for group in (model.trainable_weights, model.non_trainable_weights))
     totals = f"Parameters: {trainable + other:,} ({trainable:,} trainable, {other:,} not trainable)"
+    if not all(layer.built for layer in model.layers):
+        totals = "Parameters: unknown until the layers have seen the shape of the data"
     return "\n".join([f"Model: {model.name}", rule, lines[0], rule, *lines[1:], rule, totals])
 
 

@@ -128,13 +128,17 @@ def serialize(value: Any) -> Any:
         return name
     if inspect.isroutine(value) and name.isidentifier() and name not in functions:
         return {"function": name}
-    raise TypeError(f"cannot describe {value!r} as JSON: use a function with a name of its own, or a Configurable class")
+    raise TypeError(
+        f"cannot describe {value!r} as JSON: use a function with a name of its own, or a Configurable class"
+    )
 
 
 def _describe(value: Configurable) -> dict[str, Any]:
     name, met = type(value).__name__, _met.get()
     if type(value).registry.get(name, type(value)).__module__ != type(value).__module__:
-        raise TypeError(f"dlgpu has a class {name} itself, which would be loaded instead of yours: rename {type(value)}")
+        raise TypeError(
+            f"dlgpu has a class {name} itself, which would be loaded instead of yours: rename {type(value)}"
+        )
     if met is None:
         return {"kind": value._kind(), "class": name, "config": value.get_config()}
     if id(value) in met:

@@ -56,9 +56,7 @@ def from_safetensors(data: bytes, origin: Any) -> dict[str, np.ndarray]:
         raise ValueError(f"{origin} is truncated or no safetensors file ({error}): {REPAIR}") from None
 
 
-def write_safetensors(
-    path: Any, arrays: Mapping[str, np.ndarray], metadata: "dict[str, str] | None" = None
-) -> None:
+def write_safetensors(path: Any, arrays: Mapping[str, np.ndarray], metadata: "dict[str, str] | None" = None) -> None:
     """Write arrays by name to a .safetensors file, atomically."""
     data = to_safetensors(arrays, metadata)
     with atomic_write(path) as file:

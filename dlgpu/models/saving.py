@@ -1,0 +1,198 @@
+"""Saving and loading: a whole model in a .dlgpu file, its weights in a .safetensors file. No pickle anywhere.
+
+A .dlgpu file is a zip of
+
+    model.json              format, version of dlgpu, architecture, compile arguments
+    weights.safetensors     every weight, by its path in the model
+    optimizer.safetensors   iterations and slots, if the model is compiled
+"""
+
+import json
+import warnings
+from collections.abc import Mapping
+from itertools import chain
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+import dlgpu
+from dlgpu.layers.base import Layer
+from dlgpu.parameters import Parameter
+from dlgpu.saving.configurable import deserialize, known_objects, one_description, serialize, snake_case
+from dlgpu.saving.files import (
+    from_safetensors,
+    read_archive,
+    read_safetensors,
+    to_safetensors,
+    write_archive,
+    write_safetensors,
+)
+
+FORMAT = 1
+
+
+def save_model(model: Any, path: "str | PathLike") -> None:
+    """Write architecture, weights, compile arguments and optimizer state to a .dlgpu file, atomically.
+
+    Args:
+        model: a Model.
+        path: must end in .dlgpu.
+    Raises:
+        ValueError: another extension.
+        TypeError: a layer holds something that JSON cannot describe, such as a lambda.
+    """
+    _require_extension(path, ".dlgpu", "a model", "save_weights writes .safetensors")
+    with one_description():
+        description = {
+            "format": FORMAT,
+            "dlgpu": dlgpu.__version__,
+            "model": serialize(model),
+            "built": model.built,
+            "input_shape": model.built_for,
+            "compile": _compile_arguments(model),
+        }
+    members = {
+        "model.json": json.dumps(description, indent=1).encode(),
+        "weights.safetensors": to_safetensors(_arrays(model) if model.built else {}),
+    }
+    if description["compile"]:
+        members["optimizer.safetensors"] = to_safetensors(model.optimizer.get_state())
+    write_archive(path, members)
+
+
+def load_model(path: "str | PathLike", custom_objects: "Mapping[str, Any] | None" = None, compile: bool = True) -> Any:
+    """The model that `model.save(path)` wrote, on the current device; training goes on where it stopped.
+
+    Args:
+        path: a .dlgpu file.
+        custom_objects: name -> class or function of your own. Classes that are defined or imported before are found
+            without it; functions are not.
+        compile: whether to compile it as it was compiled.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, of another kind, or of a newer version of dlgpu; or a class or a function in it is
+            not known.
+    """
+    members = read_archive(path)
+    if not {"model.json", "weights.safetensors"} <= members.keys():
+        raise ValueError(f"{path} is no .dlgpu file: it holds {', '.join(members) or 'nothing'}")
+    description = json.loads(members["model.json"])
+    if description["format"] > FORMAT:
+        raise ValueError(f"{path} was written by dlgpu {description['dlgpu']}; this is {dlgpu.__version__}: upgrade it")
+    with known_objects(custom_objects), one_description():
+        try:
+            model = deserialize(description["model"])
+            arguments = deserialize(description["compile"]) if compile else None
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: {error} A class of your own must be defined before, a function be given in custom_objects."
+            ) from error
+    if description["built"]:
+        if not model.built:
+            model(_zeros(description["input_shape"]), training=False)
+        _assign(model, from_safetensors(members["weights.safetensors"], path), path)
+    if arguments:
+        model.compile(**arguments)
+        if model.built:
+            model._step.prepare()
+        model.optimizer.set_state(from_safetensors(members["optimizer.safetensors"], path))
+    return model
+
+
+def save_weights(model: Any, path: "str | PathLike") -> None:
+    """Write all weights to a .safetensors file, atomically.
+
+    Raises:
+        ValueError: another extension, or the model is not built.
+    """
+    _require_extension(path, ".safetensors", "weights", "save writes a whole model to .dlgpu")
+    write_safetensors(path, _arrays(model), {"dlgpu": dlgpu.__version__})
+
+
+def load_weights(model: Any, path: "str | PathLike") -> None:
+    """Read all weights from a .safetensors or .dlgpu file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it does not fit, or is truncated; the model is unchanged then.
+    """
+    if str(path).endswith(".dlgpu"):
+        members = read_archive(path)
+        arrays = from_safetensors(members.get("weights.safetensors", b""), path)
+    else:
+        _require_extension(path, ".safetensors", "weights", "a .dlgpu file will do, too")
+        arrays = read_safetensors(path)
+    _assign(model, arrays, path)
+
+
+def weights_by_path(layer: Layer) -> dict[str, Parameter]:
+    """The weights by path, such as "dense_1/kernel" or "bidirectional/lstm/kernel", in the order of `layer.weights`.
+
+    A path is made of classes, counted within their owner. So it does not depend on what else the process has made, and
+    layers without weights may come and go. A shared weight has the path at which it is met first.
+    """
+    found: dict[int, tuple[str, Parameter]] = {}
+    _walk(layer, "", found)
+    return dict(found.values())
+
+
+def _walk(layer: Layer, prefix: str, found: dict) -> None:
+    taken: dict[str, int] = {}
+    own = sorted(layer._weights, key=lambda w: not w.trainable)
+    named = chain(((w, w.name) for w in own), ((x, snake_case(type(x).__name__)) for x in layer.sublayers()))
+    seen: set[int] = set()
+    for item, name in named:
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        taken[name] = taken.get(name, -1) + 1
+        path = f"{prefix}{name}_{taken[name]}" if taken[name] else prefix + name
+        if isinstance(item, Layer):
+            _walk(item, path + "/", found)
+        else:
+            found.setdefault(id(item), (path, item))
+
+
+def _arrays(model: Any) -> dict[str, np.ndarray]:
+    model._require_built()
+    return {path: weight.numpy() for path, weight in weights_by_path(model).items()}
+
+
+def _assign(model: Any, arrays: Mapping[str, np.ndarray], origin: Any) -> None:
+    model._require_built()
+    weights = weights_by_path(model)
+    unknown = [f"{path} {array.shape}" for path, array in arrays.items() if path not in weights]
+    for path, weight in weights.items():
+        if path not in arrays or arrays[path].shape != weight.shape:
+            found = f"{path} {arrays[path].shape}" if path in arrays else ", ".join(unknown[:1]) or "no such weight"
+            model.fail(f"{origin} does not fit: the model has {path} {weight.shape}, the file has {found}")
+    if unknown:
+        model.fail(f"{origin} does not fit: the file has {unknown[0]}, the model has no such weight")
+    for path, weight in weights.items():
+        weight.assign(arrays[path])
+
+
+def _compile_arguments(model: Any) -> Any:
+    """What `compile` was given, described; None, with a warning, where that cannot be done."""
+    if model._compiled is None:
+        return None
+    try:
+        return {name: serialize(value) for name, value in model._compiled.items()}
+    except TypeError as error:
+        warnings.warn(f"saved without optimizer, loss and metrics: {error}", stacklevel=4)
+        return None
+
+
+def _zeros(shape: Any) -> Any:
+    """A batch of two zero samples of this shape, or of these shapes."""
+    if isinstance(shape, dict):
+        return {key: _zeros(s) for key, s in shape.items()}
+    if shape and isinstance(shape[0], (list, tuple, dict)):
+        return [_zeros(s) for s in shape]
+    return np.zeros([n or 2 for n in shape], np.float32)
+
+
+def _require_extension(path: Any, extension: str, what: str, other: str) -> None:
+    if not str(path).endswith(extension):
+        raise ValueError(f"expected a file name that ends in {extension} for {what}, got {str(path)!r} ({other})")
