@@ -7,7 +7,6 @@ from dlgpu.data import Batch, leaves, map_structure
 from dlgpu.ops.differentiation import pull_back
 from dlgpu.parameters import FlatParameters, flatten
 from dlgpu.tensor import Tensor, wrap
-from dlgpu.training.objective import Objective
 
 
 class Step:
@@ -15,23 +14,30 @@ class Step:
 
     Args:
         model: a built model.
-        objective: its losses and metrics.
-        optimizer: what changes its weights; None for evaluation only.
+        objective: its Objective; None for prediction only.
+        optimizer: what changes its weights, likewise.
     """
 
-    def __init__(self, model: Any, objective: Objective | None, optimizer: Any):
+    def __init__(self, model: Any, objective: Any = None, optimizer: Any = None):
         self.model = model
         self.objective = objective
         self.optimizer = optimizer
         self.flats: list[FlatParameters] = []
+        self.begin()
 
-    def prepare(self) -> None:
+    def begin(self) -> None:
+        """Look once, before a run, at what does not change during it: where the weights are and which are penalized."""
+        self.device = self.model.device
+        self.penalized = [w for w in self.model.trainable_weights if w.regularizer is not None]
+
+    def begin_training(self) -> None:
         """Put the trainable weights into the flat buffer, unless they are there; the optimizer's state is kept."""
+        self.begin()
         parameters = self.model.trainable_weights
         held = [p for flat in self.flats for p in flat.parameters]
-        if len(held) == len(parameters) and {id(p) for p in held} == {id(p) for p in parameters}:
-            if all(flat.in_place() for flat in self.flats):
-                return
+        same = sorted(map(id, held)) == sorted(map(id, parameters))
+        if same and all(flat.in_place() for flat in self.flats):
+            return
         self.flats = flatten(parameters)
         self.optimizer.build(self.flats)
 
@@ -39,9 +45,7 @@ class Step:
         """Forward, loss, backward and update; the loss and metrics join the epoch's sums."""
         x, y, sample_weight = self.place(batch)
         outputs = self.model(x, training=True)
-        loss = self.objective.loss(y, leaves(outputs), sample_weight)  # type: ignore[union-attr]
-        for penalty in self.model.losses:
-            loss = loss + penalty
+        loss = self._loss(y, outputs, sample_weight)
         if not loss.requires_grad:
             raise ValueError("the loss does not depend on any trainable weight: is every layer frozen?")
         for flat in self.flats:
@@ -54,10 +58,7 @@ class Step:
         with no_grad():
             x, y, sample_weight = self.place(batch)
             outputs = self.model(x, training=False)
-            loss = self.objective.loss(y, leaves(outputs), sample_weight)  # type: ignore[union-attr]
-            for penalty in self.model.losses:
-                loss = loss + penalty
-            self._count(batch, y, outputs, sample_weight, loss)
+            self._count(batch, y, outputs, sample_weight, self._loss(y, outputs, sample_weight))
 
     def predict(self, batch: Batch) -> Any:
         """The outputs on a batch, as NumPy arrays."""
@@ -67,7 +68,7 @@ class Step:
 
     def place(self, batch: Batch) -> tuple[Any, list, list]:
         """The batch as Tensors on the model's device: inputs, and lists of targets and weights for each output."""
-        device, floating = self.model.device, self.model.dtype
+        device, floating = self.device, self.model.dtype
 
         def tensor(array: Any) -> Tensor:
             return wrap(device.asarray(array, floating if array.dtype.kind == "f" else None))
@@ -81,7 +82,7 @@ class Step:
 
     def _for_outputs(self, given: Any, count: int, what: str) -> list:
         if isinstance(given, dict):
-            return [given.get(name) for name in self.objective.names]  # type: ignore[union-attr]
+            return [given.get(name) for name in self.objective.names]
         if isinstance(given, list):
             if len(given) != count:
                 raise ValueError(f"{what}: the model has {count} outputs, got {len(given)} arrays")
@@ -92,6 +93,12 @@ class Step:
             raise ValueError(f"{what}: the model has {count} outputs, expected a list of as many arrays, got one")
         return [given]
 
+    def _loss(self, y: list, outputs: Any, sample_weight: list) -> Tensor:
+        loss = self.objective.loss(y, leaves(outputs), sample_weight)
+        for weight in self.penalized:
+            loss = loss + weight.regularizer(weight)
+        return loss
+
     def _count(self, batch: Batch, y: list, outputs: Any, sample_weight: list, loss: Tensor) -> None:
         with no_grad():
-            self.objective.update(y, leaves(outputs), sample_weight, loss.array, batch.samples)  # type: ignore[union-attr]
+            self.objective.update(y, leaves(outputs), sample_weight, loss.array, batch.samples)

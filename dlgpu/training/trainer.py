@@ -43,7 +43,6 @@ class Trainer:
     optimizer: Any = None
     stop_training = False
     history: History | None = None
-    _objective: Objective | None = None
     _step: Step | None = None
     _compiled: dict | None = None
 
@@ -68,11 +67,14 @@ class Trainer:
         """
         chosen = optimizers.get(optimizer)
         objective = Objective(loss, loss_weights, metrics, weighted_metrics, self.output_names)
-        self.optimizer, self._objective = chosen, objective
-        self._step = Step(self, objective, chosen)
-        self._compiled = dict(
-            optimizer=chosen, loss=loss, loss_weights=loss_weights, metrics=metrics, weighted_metrics=weighted_metrics
-        )
+        self.optimizer, self._step = chosen, Step(self, objective, chosen)
+        self._compiled = {
+            "optimizer": chosen,
+            "loss": loss,
+            "loss_weights": loss_weights,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+        }
 
     @property
     def output_names(self) -> list[str]:
@@ -88,12 +90,12 @@ class Trainer:
     @property
     def metrics(self) -> list:
         """The metrics given to `compile`; empty before the first batch."""
-        return self._objective.metrics if self._objective else []
+        return self._step.objective.metrics if self._step else []
 
     @property
     def metrics_names(self) -> list[str]:
         """The names of what `evaluate` returns, in order."""
-        return list(self._require_compiled().results())
+        return list(self._require_compiled().objective.results())
 
     def fit(
         self,
@@ -138,7 +140,7 @@ class Trainer:
             ValueError: lengths differ, there is no data, a value is NaN or infinite, labels do not suit the loss.
             TypeError: arrays that are not numbers.
         """
-        objective = self._require_compiled()
+        step = self._require_compiled()
         data = as_data(x, y, sample_weight, batch_size)
         if validation_split and validation_data is None:
             if not isinstance(data, ArrayData):
@@ -148,14 +150,12 @@ class Trainer:
             parts = validation_data if isinstance(validation_data, (tuple, list)) else (validation_data,)
             sizes = validation_batch_size or (batch_size if len(parts) > 1 else None)
             validation_data = as_data(parts[0], *parts[1:], **({"batch_size": sizes} if sizes else {}))
-        self._check(data, objective)
+        self._check(data, step)
         if validation_data is not None:
-            self._check(validation_data, objective)
+            self._check(validation_data, step)
         if class_weight is not None:
             data = with_class_weight(data, class_weight)
-        step = self._step
-        assert step is not None
-        step.prepare()
+        step.begin_training()
 
         batches = Epochs(data, steps_per_epoch, shuffle)
         self.history = History()
@@ -168,10 +168,10 @@ class Trainer:
                 run.call("on_train_begin", {})
                 for epoch in range(initial_epoch, epochs):
                     run.call("on_epoch_begin", epoch, {})
-                    self._run_epoch(batches, step, objective, run, lambda: self.stop_training or interrupt.pressed)
+                    self._run_epoch(batches, step, run, lambda: self.stop_training or interrupt.pressed)
                     if interrupt.pressed:
                         break
-                    logs = objective.results()
+                    logs = step.objective.results()
                     if validation_data is not None and (epoch + 1) % validation_freq == 0:
                         logs |= {
                             f"val_{k}": v for k, v in self._evaluate(validation_data, validation_steps, run).items()
@@ -186,11 +186,9 @@ class Trainer:
             print(f"Interrupted in epoch {epoch + 1}; the model is as it was after the last finished step.")
         return self.history
 
-    def _run_epoch(
-        self, batches: Epochs, step: Step, objective: Objective, run: CallbackList, stop: Callable[[], bool]
-    ) -> None:
-        objective.reset()
-        number, logs = -1, Results(objective)
+    def _run_epoch(self, batches: Epochs, step: Step, run: CallbackList, stop: Callable[[], bool]) -> None:
+        step.objective.reset()
+        number, logs = -1, Results(step.objective)
         for number, batch in enumerate(batches):
             run.call("on_train_batch_begin", number, {})
             step.train(batch)
@@ -200,18 +198,20 @@ class Trainer:
         if number < 0:
             raise ValueError("x: the generator gave no batch; it may have ended in an earlier epoch")
 
-    def _check(self, data: "ArrayData | StreamData", objective: Objective) -> None:
+    def _check(self, data: "ArrayData | StreamData", step: Step) -> None:
         """One look at all data before the run; the first sample builds the model and shows the outputs' shapes."""
         if isinstance(data, ArrayData):
             data.check_finite()
         elif self.built:  # type: ignore[attr-defined]
             return
-        outputs = self._step.predict(first_batch(data))  # type: ignore[union-attr]
+        step.begin()
+        outputs = step.predict(first_batch(data))
+        step.begin()  # the model has weights now
         if isinstance(data, ArrayData):
             if data.y is None:
                 raise ValueError("y: expected targets, got None")
-            labels = [data.y[n] for n in objective.names] if isinstance(data.y, dict) else leaves(data.y)
-            objective.check_labels(labels, [(data.samples, *o.shape[1:]) for o in leaves(outputs)])
+            labels = [data.y[n] for n in step.objective.names] if isinstance(data.y, dict) else leaves(data.y)
+            step.objective.check_labels(labels, [(data.samples, *o.shape[1:]) for o in leaves(outputs)])
 
     def evaluate(
         self,
@@ -229,9 +229,8 @@ class Trainer:
         Returns:
             the loss, or a list of the loss and the metrics if there are any; a dictionary with return_dict.
         """
-        objective = self._require_compiled()
         data = as_data(x, y, sample_weight, batch_size)
-        self._check(data, objective)
+        self._check(data, self._require_compiled())
         shown = progress(0 if verbose == 2 else verbose)
         run = CallbackList([*(callbacks or []), *shown], self, epochs=1, steps=length(data, steps))
         results = self._evaluate(data, steps, run)
@@ -240,15 +239,15 @@ class Trainer:
         return self._values(results, return_dict)
 
     def _evaluate(self, data: Any, steps: int | None, run: CallbackList) -> dict[str, float]:
-        objective = self._require_compiled()
-        objective.reset()
+        step = self._require_compiled()
+        step.objective.reset()
         run.call("on_test_begin", {})
-        logs = Results(objective)
+        logs = Results(step.objective)
         for number, batch in enumerate(islice(data, steps)):
             run.call("on_test_batch_begin", number, {})
-            self._step.evaluate(batch)  # type: ignore[union-attr]
+            step.evaluate(batch)
             run.call("on_test_batch_end", number, logs)
-        results = objective.results()
+        results = step.objective.results()
         run.call("on_test_end", results)
         return results
 
@@ -262,11 +261,10 @@ class Trainer:
     ) -> Any:
         """The outputs for all samples of x, as one NumPy array, or a list of them for several outputs."""
         data = as_data(x, None, None, batch_size)
-        step = self._step or Step(self, None, None)
-        length = length(data, steps)
-        run = CallbackList(
-            [*(callbacks or []), *progress(0 if verbose == 2 else verbose)], self, epochs=1, steps=length
-        )
+        step = self._step or Step(self)
+        step.begin()
+        shown = progress(0 if verbose == 2 else verbose)
+        run = CallbackList([*(callbacks or []), *shown], self, epochs=1, steps=length(data, steps))
         run.call("on_predict_begin", {})
         outputs = []
         for number, batch in enumerate(islice(data, steps)):
@@ -286,26 +284,26 @@ class Trainer:
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
     ) -> Any:
         """One training step on one batch; the loss, or a list of the loss and the metrics, of this batch."""
-        objective = self._require_compiled()
-        data = self._one_batch(x, y, sample_weight)
+        step, data = self._require_compiled(), self._one_batch(x, y, sample_weight)
         if class_weight is not None:
             data = with_class_weight(data, class_weight)
-        self._step.prepare()  # type: ignore[union-attr]
-        objective.reset()
-        self._step.train(data.take(slice(None)))  # type: ignore[union-attr]
-        return self._values(objective.results(), return_dict)
+        step.begin_training()
+        step.objective.reset()
+        step.train(data.take(slice(None)))
+        return self._values(step.objective.results(), return_dict)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
         """The loss, or a list of the loss and the metrics, of one batch, without training."""
-        objective = self._require_compiled()
-        data = self._one_batch(x, y, sample_weight)
-        objective.reset()
-        self._step.evaluate(data.take(slice(None)))  # type: ignore[union-attr]
-        return self._values(objective.results(), return_dict)
+        step, data = self._require_compiled(), self._one_batch(x, y, sample_weight)
+        step.objective.reset()
+        step.evaluate(data.take(slice(None)))
+        return self._values(step.objective.results(), return_dict)
 
     def predict_on_batch(self, x: Any) -> Any:
         """The outputs for one batch, as NumPy arrays."""
-        return (self._step or Step(self, None, None)).predict(ArrayData(x).take(slice(None)))
+        step = self._step or Step(self)
+        step.begin()
+        return step.predict(ArrayData(x).take(slice(None)))
 
     def _one_batch(self, x: Any, y: Any, sample_weight: Any) -> ArrayData:
         data = ArrayData(x, y, sample_weight)
@@ -316,7 +314,7 @@ class Trainer:
         values = list(results.values())
         return results if return_dict else values[0] if len(values) == 1 else values
 
-    def _require_compiled(self) -> Objective:
-        if self._objective is None:
+    def _require_compiled(self) -> Step:
+        if self._step is None:
             raise ValueError(f"{type(self).__name__}: call compile(optimizer=..., loss=...) first")
-        return self._objective
+        return self._step
