@@ -74,7 +74,7 @@ class Layer(Configurable):
     # -- what a subclass defines
 
     def build(self, input_shape: Any) -> None:
-        """Make the weights for inputs of this shape (None first, for the batch); a list of shapes for several inputs."""
+        """Make the weights for inputs of this shape, whose batch is None; for several inputs, a list of shapes."""
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """The computation on Tensors."""
@@ -268,7 +268,7 @@ class Layer(Configurable):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Layer":
-        """A new layer from `get_config()`; name and trainable are set afterwards where the constructor takes neither."""
+        """A new layer from `get_config()`; where the constructor takes no name or trainable, they are set afterwards."""
         takes = inspect.signature(cls.__init__).parameters
         open_ended = any(p.kind is p.VAR_KEYWORD for p in takes.values())
         later = [key for key in ("name", "trainable") if key in config and key not in takes and not open_ended]

@@ -1,0 +1,151 @@
+"""Objects are found by name, and made again from what JSON says of them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dlgpu.saving.configurable import (
+    Configurable,
+    deserialize,
+    functions,
+    known_objects,
+    one_description,
+    serialize,
+    snake_case,
+)
+
+
+class Fruit(Configurable):
+    """A kind."""
+
+
+class GreenApple(Fruit):
+    aliases = ("ga",)
+
+    def __init__(self, weight=1.0, *, inner=None, **kwargs):
+        self.weight, self.inner, self.rest = weight, inner, kwargs
+
+
+class Basket(Fruit):
+    def __init__(self, fruits):
+        self.fruits = fruits
+
+
+def my_function():
+    pass
+
+
+def through_json(value):
+    return deserialize(json.loads(json.dumps(serialize(value))))
+
+
+@pytest.mark.parametrize("name", ["GreenApple", "green_apple", "greenapple", "GA"])
+def test_a_class_is_found_by_any_of_its_names(name):
+    assert type(Fruit.get(name)) is GreenApple
+
+
+def test_get_takes_instances_classes_configurations_and_none():
+    apple = GreenApple(2.0)
+    assert Fruit.get(apple) is apple
+    assert type(Fruit.get(GreenApple)) is GreenApple
+    assert Fruit.get(serialize(apple)).weight == 2.0
+    assert Fruit.get(None) is None
+    with pytest.raises(TypeError, match="name of a fruit or a Fruit, got 3"):
+        Fruit.get(3)
+
+
+def test_an_unknown_name_names_the_nearest():
+    with pytest.raises(ValueError, match="Unknown fruit 'green_aple'. Did you mean 'green_apple'?"):
+        Fruit.get("green_aple")
+
+
+@pytest.mark.parametrize(
+    ("name", "snake"),
+    [("MaxPooling2D", "max_pooling2d"), ("LSTM", "lstm"), ("SimpleRNN", "simple_rnn"), ("PReLU", "p_re_lu")],
+)
+def test_snake_case(name, snake):
+    assert snake_case(name) == snake
+
+
+def test_the_constructors_arguments_come_back():
+    made = through_json(GreenApple(3.0, inner=Basket([GreenApple(4.0), (1, None)]), extra=np.float32(0.5)))
+    assert (made.weight, made.rest) == (3.0, {"extra": 0.5})
+    assert made.inner.fruits[0].weight == 4.0
+    assert made.inner.fruits[1] == [1, None]
+
+
+def test_arrays_and_dtypes_become_json():
+    assert through_json({"a": np.arange(3), "d": np.dtype("float64"), "t": np.int32}) == {
+        "a": [0, 1, 2],
+        "d": "float64",
+        "t": "int32",
+    }
+
+
+def test_a_function_is_described_by_name_and_found_among_the_known():
+    described = serialize(GreenApple(my_function))
+    with pytest.raises(ValueError, match="Unknown function 'my_function'"):
+        deserialize(described)
+    with known_objects({"my_function": my_function}):
+        assert deserialize(described).weight is my_function
+    assert "my_function" not in functions
+
+
+def test_a_lambda_cannot_be_described():
+    with pytest.raises(TypeError, match="cannot describe <function"):
+        serialize(lambda x: x)
+
+
+def test_a_function_with_a_name_that_is_taken_cannot_be_described():
+    def relu(x):
+        return x
+
+    functions.setdefault("relu", lambda x: x)
+    with pytest.raises(TypeError, match="a name of its own"):
+        serialize(relu)
+
+
+def test_one_description_keeps_objects_the_same():
+    apple = GreenApple()
+    with one_description():
+        described = json.loads(json.dumps(serialize([apple, Basket([apple])])))
+    with one_description():
+        first, basket = deserialize(described)
+    assert basket.fruits[0] is first
+
+
+def test_a_users_class_may_be_defined_again_but_not_take_a_name_of_ours():
+    from dlgpu.layers import Dense, Layer
+
+    def again():
+        class Mine(Layer):
+            pass
+
+        return Mine
+
+    again()
+    assert Layer.class_named("Mine") is not again()  # the last one counts
+    mine = type("Dense", (Layer,), {"__module__": "__main__"})
+    assert Layer.class_named("Dense") is Dense
+    with pytest.raises(TypeError, match="rename"):
+        serialize(mine())
+
+
+def test_known_objects_win_inside_and_leave_nothing_behind():
+    from dlgpu.layers import Dense, Layer
+
+    class Other(Layer):
+        pass
+
+    described = {"kind": "Layer", "class": "Dense", "config": {}}
+    with known_objects({"Dense": Other, "Renamed": Other}):
+        assert type(deserialize(described)) is Other
+        assert type(deserialize({**described, "class": "Renamed"})) is Other
+    assert Layer.class_named("Dense") is Dense
+    assert "Renamed" not in Layer.registry
+
+
+def test_known_objects_must_be_functions_or_classes_of_a_kind():
+    with pytest.raises(TypeError, match="custom_objects: expected functions and subclasses"), known_objects({"x": int}):
+        pass
