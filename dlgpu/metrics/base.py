@@ -1,0 +1,231 @@
+"""Metric: a number that is gathered over many batches. Sums stay on the device until somebody reads the result."""
+
+from collections.abc import Callable
+from typing import Any
+
+from dlgpu.autograd import no_grad
+from dlgpu.backend.devices import current_device
+from dlgpu.backend.dispatch import array_namespace
+from dlgpu.initializers import Initializer
+from dlgpu.saving.configurable import Configurable, functions, snake_case
+from dlgpu.tensor import Tensor, to_array, wrap
+
+
+class Variable(Tensor):
+    """A part of a metric's state: a Tensor that is changed in place, by `assign`, `assign_add` or `+=`."""
+
+    __slots__ = ()
+
+    def assign(self, value: Any) -> None:
+        """Overwrite the values."""
+        self.array[...] = bare(value)
+
+    def assign_add(self, value: Any) -> None:
+        """Add to the values."""
+        self.array += bare(value)
+
+    def __iadd__(self, value: Any) -> "Variable":
+        self.assign_add(value)
+        return self
+
+
+class Metric(Configurable):
+    """A number gathered over batches. A subclass defines `update_state` and `result`.
+
+        class Largest(Metric):
+            def __init__(self, name="largest", **kwargs):
+                super().__init__(name=name, **kwargs)
+                self.largest = self.add_variable()
+
+            def update_state(self, y_true, y_pred, sample_weight=None):
+                self.largest.assign(ops.maximum(self.largest, ops.max(y_pred)))
+
+            def result(self):
+                return self.largest
+
+    Args:
+        name: under which the result is reported; made from the class's name by default.
+        dtype: of the sums and the result. float32 cannot count past 2**24 samples.
+    """
+
+    def __init__(self, name: "str | None" = None, dtype: str = "float64"):
+        self.name = name or snake_case(type(self).__name__)
+        self.dtype = dtype or "float64"
+        self.variables: list[Variable] = []
+
+    def add_variable(
+        self, shape: tuple = (), initializer: Any = "zeros", dtype: Any = None, name: "str | None" = None
+    ) -> Variable:
+        """A new part of the state, on the current device; `reset_state` sets it to zero."""
+        make = initializer if callable(initializer) else Initializer.get(initializer)
+        made = Variable(current_device().asarray(make(tuple(shape), dtype=dtype or self.dtype)))
+        self.variables.append(made)
+        return made
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Add a batch.
+
+        Args:
+            y_true, y_pred: labels and predictions, (batch, ...).
+            sample_weight: (batch,) or (batch, time); 1 by default.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define update_state()")
+
+    def result(self) -> Any:
+        """The value over all batches so far, as a Tensor: the device is not waited for."""
+        raise NotImplementedError(f"{type(self).__name__} does not define result()")
+
+    def reset_state(self) -> None:
+        """Forget all batches."""
+        for variable in self.variables:
+            variable.array[...] = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.update_state(*args, **kwargs)
+        return self.result()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+
+class Sum(Metric):
+    """sum_i w[i] values[i] over all batches, w = 1 by default."""
+
+    def __init__(self, name: str = "sum", dtype: str = "float64"):
+        super().__init__(name, dtype)
+        self.total = self.add_variable(name="total")
+
+    def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        values = bare(values)
+        if sample_weight is not None:
+            values = values * spread_weight(bare(sample_weight), values)
+        self.total.array += values.sum()
+
+    def result(self) -> Tensor:
+        return wrap(self.total.array.copy())
+
+
+class Mean(Metric):
+    """sum_i w[i] values[i] / sum_i w[i] over all samples of all batches, w = 1 by default; 0 before the first batch.
+
+    Values of shape (batch, ...) are first averaged over all axes that sample_weight does not have.
+    """
+
+    def __init__(self, name: str = "mean", dtype: str = "float64"):
+        super().__init__(name, dtype)
+        self.total = self.add_variable(name="total")
+        self.count = self.add_variable(name="count")
+
+    def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        self.add(bare(values), None if sample_weight is None else bare(sample_weight))
+
+    def add(self, values: Any, weight: Any = None) -> None:
+        """Add a batch of values, a bare array (batch, ...), each with its weight, a bare array or None."""
+        if weight is None:
+            samples = len(values) if values.ndim else 1
+            if samples:
+                self.total.array += values.sum() / (values.size / samples)
+                self.count.array += samples
+            return
+        values, weight = same_rank(values, weight)
+        if values.ndim > weight.ndim:
+            values = values.mean(axis=tuple(range(weight.ndim, values.ndim)))
+        weight = spread_weight(weight, values)
+        each = values.size / len(values) if values.size and values.ndim else 1
+        self.total.array += (values * weight).sum() / each
+        self.count.array += weight.sum() / each
+
+    def result(self) -> Tensor:
+        return wrap(ratio(self.total.array, self.count.array))
+
+
+class SampleMean(Mean):
+    """The mean over all samples of a function of labels and predictions; a subclass defines `values`.
+
+    A mask on the predictions weighs masked steps with 0.
+    """
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        mask = y_pred.mask if isinstance(y_pred, Tensor) else None
+        y_true = y_true.array if isinstance(y_true, Tensor) else to_array(y_true)
+        y_pred = y_pred.array if isinstance(y_pred, Tensor) else to_array(y_pred)
+        if sample_weight is None and mask is None:
+            self.add(self.values(y_true, y_pred))
+        else:
+            self.add(self.values(y_true, y_pred), masked_weight(sample_weight, mask))
+
+    def values(self, y_true: Any, y_pred: Any) -> Any:
+        """From bare arrays of labels and predictions (batch, ...) to one of a value for each sample or element."""
+        raise NotImplementedError
+
+
+class MeanMetricWrapper(SampleMean):
+    """The mean over all samples of a function (y_true, y_pred) of Tensors to a value for each sample.
+
+    Args:
+        fn: the function, or the name of one of dlgpu's.
+        name: the function's by default.
+        dtype: of the sums and the result.
+        **kwargs: passed on to fn.
+    """
+
+    def __init__(self, fn: Any, name: "str | None" = None, dtype: str = "float64", **kwargs: Any):
+        fn = functions[fn] if isinstance(fn, str) else fn
+        named = getattr(fn, "__name__", None) or getattr(fn, "name", None) or snake_case(type(fn).__name__)
+        super().__init__(name or named, dtype)
+        self.fn: Callable = fn
+        self.kwargs = kwargs
+
+    def values(self, y_true: Any, y_pred: Any) -> Any:
+        with no_grad():
+            return bare(self.fn(wrap(y_true), wrap(y_pred), **self.kwargs))
+
+
+def bare(value: Any) -> Any:
+    """The array of a Tensor; numbers and lists as an array."""
+    return value.array if isinstance(value, Tensor) else to_array(value)
+
+
+def ratio(a: Any, b: Any) -> Any:
+    """a / b, and 0 where b is 0."""
+    xp = array_namespace(b)
+    return xp.asarray(xp.where(b == 0, 0, a / xp.where(b == 0, 1, b)))
+
+
+def same_rank(a: Any, b: Any) -> tuple[Any, Any]:
+    """Two arrays, of which the one with a last axis of length 1 more loses it, or the other, if (batch,), gains it."""
+    if a.ndim == b.ndim:
+        return a, b
+    if a.ndim < b.ndim:
+        b, a = same_rank(b, a)
+        return a, b
+    if a.ndim == b.ndim + 1 and a.shape[-1] == 1:
+        return (a, b[:, None]) if b.ndim == 1 else (a[..., 0], b)
+    return a, b
+
+
+def aligned(metric: Metric, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+    """Labels and predictions of one shape; labels (batch,) go with predictions (batch, 1) and the reverse."""
+    if y_true.shape != y_pred.shape:
+        y_true, y_pred = same_rank(y_true, y_pred)
+        if y_true.shape != y_pred.shape:
+            raise ValueError(f"{metric.name}: expected labels of shape {y_pred.shape}, got {y_true.shape}")
+    return y_true, y_pred
+
+
+def spread_weight(weight: Any, like: Any) -> Any:
+    """A weight of (batch,), (batch, 1) or more axes for each element of `like`."""
+    if weight.ndim > like.ndim:
+        weight = weight.reshape(weight.shape[: like.ndim])
+    weight = weight.reshape(weight.shape + (1,) * (like.ndim - weight.ndim))
+    if any(n not in (1, m) for n, m in zip(weight.shape, like.shape)):
+        raise ValueError(f"sample_weight of shape {weight.shape} does not fit values of shape {like.shape}")
+    return array_namespace(like).broadcast_to(weight, like.shape)
+
+
+def masked_weight(sample_weight: Any, mask: Any) -> Any:
+    """sample_weight with 0 at masked steps, as a bare array."""
+    if mask is None:
+        return bare(sample_weight)
+    mask = bare(mask)
+    return mask.astype("float32") if sample_weight is None else mask * spread_weight(bare(sample_weight), mask)
