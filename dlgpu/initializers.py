@@ -209,7 +209,7 @@ class _Preset:
         input_axes: "Sequence[int] | None" = None,
         output_axes: "Sequence[int] | None" = None,
     ):
-        VarianceScaling.__init__(self, *self.preset, seed, input_axes, output_axes)  # type: ignore[arg-type]
+        VarianceScaling.__init__(self, *self.preset, seed, input_axes, output_axes)  # type: ignore[arg-type, call-arg]
 
 
 class GlorotUniform(_Preset, VarianceScaling):

@@ -21,7 +21,7 @@ class Configurable:
     """Remembers its constructor's arguments, and registers its subclasses by name.
 
     A direct subclass is a kind (Layer, Loss, ...) with a registry of its own; `Loss.get("mse")` looks names up there.
-    A class is found by its name, its name in snake_case, and each of its `aliases`, in any case.
+    A class is found by its name, its name in snake_case, and each of its own `aliases`, in any case.
     """
 
     registry: ClassVar[dict[str, type["Configurable"]]]
@@ -73,7 +73,7 @@ class Configurable:
         names = {
             alias.lower(): c
             for key, c in cls.registry.items()
-            for alias in (key, c.__name__, snake_case(c.__name__), *c.aliases)
+            for alias in (key, c.__name__, snake_case(c.__name__), *vars(c).get("aliases", ()))
         }
         if name.lower() not in names:
             raise ValueError(unknown_name(cls._kind().lower(), name, [snake_case(n) for n in cls.registry]))
