@@ -139,7 +139,7 @@ BACKWARD: dict[str, Callable] = {
     "softplus": lambda xp, grad, y: grad * -xp.expm1(-y),
     "hard_sigmoid": lambda xp, grad, y: grad * ((y > 0) & (y < 1)) * (1 / 6),
     "hard_tanh": lambda xp, grad, y: grad * (abs(y) < 1),
-    "softsign": lambda xp, grad, z: grad / xp.square(1 + abs(z)),
+    "softsign": lambda xp, grad, z: grad / (1 + abs(z)) / (1 + abs(z)),
     "silu": lambda xp, grad, z: grad * (sigmoid(z) * (1 + z * sigmoid(-z))),
     "hard_silu": lambda xp, grad, z: grad * ((xp.clip(z, -3, 3) * (1 / 3) + 0.5) * (abs(z) < 3) + (z >= 3)),
     "mish": lambda xp, grad, z: grad * mish_slope(xp, z),

@@ -162,11 +162,8 @@ def binary_cross_entropy(probabilities, targets):
     """
     xp = array_namespace(probabilities)
     clipped = _clipped(xp, probabilities)
-    rest = xp.log1p(-clipped)
-    loss = xp.log(clipped)
-    loss -= rest
-    loss *= targets
-    loss += rest
+    loss = targets * xp.log(clipped)
+    loss += (1 - targets) * xp.log1p(-clipped)
     return -_row_means(loss), (probabilities, clipped)
 
 
