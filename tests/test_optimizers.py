@@ -272,6 +272,12 @@ def test_training_goes_on_from_a_state_with_the_same_bits(make, built):
     for a, b in zip(train(other, others, range(4, 7)), expected):
         np.testing.assert_array_equal(a, b)
 
+    for p, v in zip(ps, values):
+        p.assign(v)
+    optimizer.set_state(state)  # back to where it was
+    for a, b in zip(train(optimizer, ps, range(4, 7)), expected):
+        np.testing.assert_array_equal(a, b)
+
 
 def test_a_state_holds_arrays_of_the_parameters_shapes():
     ps, optimizer = parameters(), Adam()

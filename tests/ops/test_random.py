@@ -138,6 +138,13 @@ def test_normal_is_normal(dtype):
     assert abs((pairs[:, 0] * pairs[:, 1]).mean()) < 5 / math.sqrt(n / 2)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("word", [0, 2**32 - 1])
+def test_normals_of_extreme_words_are_finite(monkeypatch, word, dtype):
+    monkeypatch.setattr(kernels, "philox_words", lambda xp, count, seed, counter: np.full(count, word, np.uint32))
+    assert np.isfinite(Generator(0).normal(6, dtype=dtype)).all()
+
+
 def test_integers_cover_their_range_evenly():
     n = 70_000
     x = Generator(5).integers(-3, 4, n)
@@ -184,6 +191,14 @@ def test_dropout_keeps_the_expectation(rate):
     kept = np.float32(1 / (1 - rate))
     assert set(np.unique(y)) == {np.float32(0), kept}
     assert abs((y == 0).mean() - rate) < 5 * math.sqrt(rate * (1 - rate) / n)
+
+
+def test_the_mask_is_an_exact_comparison_of_integers():
+    word = int(bits(1, 9, 0)[0])
+    assert dropout(np.ones(1), word / 2**32, Generator(9)).numpy() > 0
+    assert dropout(np.ones(1), (word + 1) / 2**32, Generator(9)).numpy() == 0
+    assert not Generator(9).bernoulli(1, word / 2**32)
+    assert Generator(9).bernoulli(1, (word + 1) / 2**32)
 
 
 def test_dropout_at_the_ends_of_its_range():
