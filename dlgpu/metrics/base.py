@@ -149,13 +149,18 @@ class SampleMean(Mean):
         mask = y_pred.mask if isinstance(y_pred, Tensor) else None
         y_true = y_true.array if isinstance(y_true, Tensor) else to_array(y_true)
         y_pred = y_pred.array if isinstance(y_pred, Tensor) else to_array(y_pred)
-        if sample_weight is None and mask is None:
-            self.add(self.values(y_true, y_pred))
-        else:
-            self.add(self.values(y_true, y_pred), masked_weight(sample_weight, mask))
+        values = self.values(y_true, y_pred)
+        if isinstance(values, Tensor):
+            if values.mask is not None:
+                mask = values.mask if mask is None else mask * values.mask
+            values = values.array
+        self.add(values, None if sample_weight is None and mask is None else masked_weight(sample_weight, mask))
 
     def values(self, y_true: Any, y_pred: Any) -> Any:
-        """From bare arrays of labels and predictions (batch, ...) to one of a value for each sample or element."""
+        """A value for each sample or element, from bare arrays of labels and predictions (batch, ...).
+
+        A Tensor may bear a mask of the values that count.
+        """
         raise NotImplementedError
 
 
@@ -178,7 +183,8 @@ class MeanMetricWrapper(SampleMean):
 
     def values(self, y_true: Any, y_pred: Any) -> Any:
         with no_grad():
-            return bare(self.fn(wrap(y_true), wrap(y_pred), **self.kwargs))
+            values = self.fn(wrap(y_true), wrap(y_pred), **self.kwargs)
+        return values if isinstance(values, Tensor) else to_array(values)
 
 
 def bare(value: Any) -> Any:

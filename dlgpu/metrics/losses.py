@@ -4,7 +4,7 @@ from typing import Any
 
 from dlgpu import losses
 from dlgpu.autograd import no_grad
-from dlgpu.metrics.base import SampleMean, bare
+from dlgpu.metrics.base import SampleMean
 from dlgpu.tensor import wrap
 
 
@@ -16,7 +16,7 @@ class LossMean(SampleMean):
 
     def values(self, y_true: Any, y_pred: Any) -> Any:
         with no_grad():
-            return bare(getattr(losses, self.loss)(wrap(y_true), wrap(y_pred), **self.options))
+            return getattr(losses, self.loss)(wrap(y_true), wrap(y_pred), **self.options)
 
 
 class MeanAbsolutePercentageError(LossMean):
@@ -103,7 +103,7 @@ class CosineSimilarity(SampleMean):
 
     def values(self, y_true: Any, y_pred: Any) -> Any:
         with no_grad():  # the loss is to be made small, and so has the other sign
-            return -bare(losses.cosine_similarity(wrap(y_true), wrap(y_pred), axis=self.axis))
+            return -losses.cosine_similarity(wrap(y_true), wrap(y_pred), axis=self.axis)
 
 
 class BinaryCrossentropy(LossMean):

@@ -49,7 +49,6 @@ class R2Score(Metric):
 
     Args:
         class_aggregation: "uniform_average" over the outputs, "variance_weighted_average", or None for one score each.
-        num_regressors: the number of inputs, for the score that is adjusted for it; 0 for the plain one.
         name: under which the result is reported.
         dtype: of the sums and the result.
     """
@@ -59,7 +58,6 @@ class R2Score(Metric):
     def __init__(
         self,
         class_aggregation: "str | None" = "uniform_average",
-        num_regressors: int = 0,
         name: str = "r2_score",
         dtype: str = "float64",
     ):
@@ -70,14 +68,12 @@ class R2Score(Metric):
                 f"got {class_aggregation!r}"
             )
         self.class_aggregation = class_aggregation
-        self.num_regressors = num_regressors
-        self.samples = self.add_variable(name="samples")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         y_true, y_pred = aligned(self, bare(y_true), bare(y_pred))
         if y_pred.ndim != 2:
             raise ValueError(f"{self.name}: expected predictions of shape (batch, outputs), got {y_pred.shape}")
-        if len(self.variables) == 1:
+        if not self.variables:
             self.sums = self.add_variable((4, y_pred.shape[1]), name="sums")
         y_true, y_pred = y_true.astype(self.dtype), y_pred.astype(self.dtype)
         ones = array_namespace(y_pred).ones_like(y_pred)
@@ -85,11 +81,10 @@ class R2Score(Metric):
         parts = weight, weight * y_true, weight * y_true * y_true, weight * (y_true - y_pred) ** 2
         for total, part in zip(self.sums.array, parts):
             total += part.sum(axis=0)
-        self.samples.array += len(y_true)
 
     def result(self) -> Tensor:
-        if len(self.variables) == 1:
-            return wrap(self.samples.array.copy())
+        if not self.variables:
+            return Tensor(0.0)
         xp = array_namespace(self.sums.array)
         count, total, squares, residual = self.sums.array
         spread = squares - total * ratio(total, count)
@@ -98,10 +93,6 @@ class R2Score(Metric):
             scores = scores.mean()
         elif self.class_aggregation is not None:
             scores = ratio((spread * scores).sum(), spread.sum())
-        if self.num_regressors:
-            samples = self.samples.array
-            left = samples - self.num_regressors - 1
-            scores = xp.where(left > 0, 1 - (1 - scores) * ratio(samples - 1, left), scores)
         return wrap(xp.asarray(scores))
 
 
