@@ -10,6 +10,7 @@ A .dlgpu file is a zip of
 import json
 import warnings
 from collections.abc import Mapping
+from inspect import isroutine
 from itertools import chain
 from os import PathLike
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 
 import dlgpu
+from dlgpu import losses
+from dlgpu.data.structure import map_structure
 from dlgpu.layers.base import Layer
 from dlgpu.parameters import Parameter
 from dlgpu.saving.configurable import deserialize, known_objects, one_description, serialize, snake_case
@@ -57,7 +60,7 @@ def save_model(model: Any, path: "str | PathLike") -> None:
         "weights.safetensors": to_safetensors(_arrays(model) if model.built else {}),
     }
     if description["compile"]:
-        members["optimizer.safetensors"] = to_safetensors(model.optimizer.get_state())
+        members["optimizer.safetensors"] = to_safetensors(_optimizer_state(model))
     write_archive(path, members)
 
 
@@ -93,10 +96,11 @@ def load_model(path: "str | PathLike", custom_objects: "Mapping[str, Any] | None
             model(_zeros(description["input_shape"]), training=False)
         _assign(model, from_safetensors(members["weights.safetensors"], path), path)
     if arguments:
+        state = from_safetensors(members["optimizer.safetensors"], path)
         model.compile(**arguments)
-        if model.built:
-            model._step.prepare()
-        model.optimizer.set_state(from_safetensors(members["optimizer.safetensors"], path))
+        if any("/" in key for key in state):
+            model._step.begin_training()
+        model.optimizer.set_state(state)
     return model
 
 
@@ -177,11 +181,20 @@ def _compile_arguments(model: Any) -> Any:
     """What `compile` was given, described; None, with a warning, where that cannot be done."""
     if model._compiled is None:
         return None
+    loss = map_structure(lambda item: losses.get(item) if isroutine(item) else item, model._compiled["loss"])
     try:
-        return {name: serialize(value) for name, value in model._compiled.items()}
+        return {name: serialize(value) for name, value in {**model._compiled, "loss": loss}.items()}
     except TypeError as error:
         warnings.warn(f"saved without optimizer, loss and metrics: {error}", stacklevel=4)
         return None
+
+
+def _optimizer_state(model: Any) -> dict[str, np.ndarray]:
+    """Iterations and learning rate, and the slots ("0/momentum") of the weights that are trainable now."""
+    trainable = model.trainable_weights
+    if trainable and model._step.flats:
+        model._step.begin_training()
+    return {key: value for key, value in model.optimizer.get_state().items() if trainable or "/" not in key}
 
 
 def _zeros(shape: Any) -> Any:

@@ -7,7 +7,9 @@ def summary_table(model: Any) -> str:
     """The layers of a model, their output shapes and numbers of parameters, and the totals."""
     rows = [("Layer (type)", "Output shape", "Parameters")]
     shape: Any = None if model.input_shape is None else (None, *model.input_shape)
-    drawn = {id(call.layer): call.outputs for call in getattr(model, "_calls", [])}
+    drawn: dict[int, list] = {}
+    for call in getattr(model, "_calls", []):
+        drawn.setdefault(id(call.layer), []).extend(call.outputs)
     for layer in model.layers:
         if id(layer) in drawn:
             shape = _one_or_many([s.shape for s in drawn[id(layer)]])

@@ -76,7 +76,8 @@ class Configurable:
             for alias in (key, c.__name__, snake_case(c.__name__), *vars(c).get("aliases", ()))
         }
         if name.lower() not in names:
-            raise ValueError(unknown_name(cls._kind().lower(), name, [snake_case(n) for n in cls.registry]))
+            public = [key for key in cls.registry if not key.startswith("_")]
+            raise ValueError(unknown_name(cls._kind().lower(), name, public, spellings=names))
         return names[name.lower()]
 
     @classmethod
@@ -134,17 +135,14 @@ def serialize(value: Any) -> Any:
 
 
 def _describe(value: Configurable) -> dict[str, Any]:
-    name, met = type(value).__name__, _met.get()
-    if type(value).registry.get(name, type(value)).__module__ != type(value).__module__:
-        raise TypeError(
-            f"dlgpu has a class {name} itself, which would be loaded instead of yours: rename {type(value)}"
-        )
-    if met is None:
-        return {"kind": value._kind(), "class": name, "config": value.get_config()}
-    if id(value) in met:
-        return {"same": met[id(value)][0]}
-    number, _ = met[id(value)] = len(met), value
-    return {"kind": value._kind(), "class": name, "number": number, "config": value.get_config()}
+    cls, met = type(value), _met.get()
+    known = cls.registry.get(cls.__name__, cls)
+    if known.__module__.startswith("dlgpu.") and known.__module__ != cls.__module__:
+        raise TypeError(f"{known} would be loaded instead of {cls}: give it another name")
+    described = {"kind": value._kind(), "class": cls.__name__, "config": value.get_config()}
+    if met is not None:  # the object is kept with its number, so that no other can have its id
+        described["number"] = met.setdefault(id(value), (len(met), value))[0]
+    return described
 
 
 def deserialize(value: Any) -> Any:
@@ -157,9 +155,6 @@ def deserialize(value: Any) -> Any:
         return [deserialize(v) for v in value]
     if not isinstance(value, dict):
         return value
-    met = _met.get()
-    if met is not None and value.keys() == {"same"}:
-        return met[value["same"]]
     if value.keys() == {"function"}:
         if value["function"] not in functions:
             raise ValueError(unknown_name("function", value["function"], functions))
@@ -168,15 +163,17 @@ def deserialize(value: Any) -> Any:
         return {key: deserialize(v) for key, v in value.items()}
     if value["kind"] not in kinds:
         raise ValueError(unknown_name("kind of object", value["kind"], kinds))
-    made = kinds[value["kind"]].class_named(value["class"]).from_config(value["config"])
-    if met is not None and "number" in value:
-        met[value["number"]] = made
-    return made
+    met, number = _met.get(), value.get("number")
+    if met is None or number is None:
+        return kinds[value["kind"]].class_named(value["class"]).from_config(value["config"])
+    if number not in met:
+        met[number] = kinds[value["kind"]].class_named(value["class"]).from_config(value["config"])
+    return met[number]
 
 
 @contextmanager
 def one_description() -> Iterator[None]:
-    """Inside the `with`, an object that is met again is described, or made, as the same one."""
+    """Inside the `with`, an object that is met again has the same number when described, and is made once."""
     token = _met.set({})
     try:
         yield
