@@ -1,5 +1,6 @@
 """Differentiable operations on Tensors, with NumPy's names and broadcasting. Importing them gives Tensor its operators."""
 
+from dlgpu.ops.convolution import conv1d, conv2d, conv2d_transpose
 from dlgpu.ops.differentiation import custom_vjp, grad, value_and_grad
 from dlgpu.ops.elementwise import (
     absolute,
@@ -37,6 +38,7 @@ from dlgpu.ops.elementwise import (
 from dlgpu.ops.embedding import gather, scatter_add
 from dlgpu.ops.linear import matmul
 from dlgpu.ops.normalization import batch_normalization, layer_normalization, normalize
+from dlgpu.ops.pooling import average_pool, max_pool
 from dlgpu.ops.random import dropout
 from dlgpu.ops.reduction import all, any, argmax, argmin, cumsum, logsumexp, max, mean, min, std, sum, var
 from dlgpu.ops.shape import (

@@ -87,9 +87,9 @@ def conv1d(
     x: Any,
     kernel: Any,
     bias: "Tensor | None" = None,
-    strides: int = 1,
+    strides: "int | Sequence[int]" = 1,
     padding: Any = "valid",
-    dilation: int = 1,
+    dilation: "int | Sequence[int]" = 1,
     groups: int = 1,
     name: str = "linear",
 ) -> Tensor:
@@ -109,9 +109,10 @@ def conv1d(
             "conv1d: expected x (batch, time, channels) and kernel (kernel_time, channels / groups, filters), "
             f"got {x.shape} and {kernel.shape}"
         )
-    padding = ((0, 0), *windows.padding_pairs(padding, x.shape[1:2], kernel.shape[:1], (strides,), (dilation,)))
+    strides, dilation = windows.numbers(strides, 1, "strides"), windows.numbers(dilation, 1, "dilation")
+    padding = ((0, 0), *windows.padding_pairs(padding, x.shape[1:2], kernel.shape[:1], strides, dilation))
     image, flat = reshape(x, (len(x), 1, *x.shape[1:])), reshape(kernel, (1, *kernel.shape))
-    out = conv2d(image, flat, bias, (1, strides), padding, (1, dilation), groups, name)
+    out = conv2d(image, flat, bias, (1, *strides), padding, (1, *dilation), groups, name)
     return reshape(out, (len(x), *out.shape[2:]))
 
 
