@@ -8,10 +8,17 @@ class DeviceError(RuntimeError):
     """A device that is unknown, not there, or that cannot do what was asked."""
 
 
-def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
-    """The message for a name that nothing is registered under, with the nearest known name."""
+def unknown_name(kind: str, name: object, known: Iterable[str], spellings: Iterable[str] = ()) -> str:
+    """The message for a name that nothing is registered under, with the nearest known name.
+
+    Args:
+        kind: what the name should be of.
+        name: what came.
+        known: the names to list.
+        spellings: all names that would have been understood, if there are more.
+    """
     known = sorted(known)
-    near = difflib.get_close_matches(str(name).lower(), [k.lower() for k in known], n=1, cutoff=0.5)
-    nearest = next((k for k in known if near and k.lower() == near[0]), None)
-    hint = f" Did you mean {nearest!r}?" if nearest else ""
+    lower = {spelling.lower(): spelling for spelling in (*known, *spellings)}
+    near = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
+    hint = f" Did you mean {lower[near[0]]!r}?" if near else ""
     return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known)}."

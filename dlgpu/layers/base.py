@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from dlgpu import initializers
 from dlgpu.backend.devices import current_device
 from dlgpu.data.structure import map_shapes, map_structure
-from dlgpu.initializers import Initializer
 from dlgpu.layers.symbol import Call, is_symbolic
 from dlgpu.ops.elementwise import astype
 from dlgpu.parameters import Parameter
@@ -118,6 +118,8 @@ class Layer(Configurable):
             mask = map_structure(lambda t: t.mask, inputs)
             if isinstance(mask, list) and all(m is None for m in mask):
                 mask = None
+        else:
+            mask = map_structure(lambda m: m if isinstance(m, Tensor) else Tensor(m), mask)
         if "mask" in takes:
             kwargs["mask"] = mask
         else:
@@ -178,8 +180,9 @@ class Layer(Configurable):
             regularizer: a name or a Regularizer; its value is added to the loss.
             dtype: the layer's by default.
         """
-        make = initializer if callable(initializer) else Initializer.get(initializer)
-        value = current_device().asarray(make(tuple(shape), dtype=np.dtype(dtype or self.dtype)))
+        value = current_device().asarray(
+            initializers.get(initializer)(tuple(shape), dtype=np.dtype(dtype or self.dtype))
+        )
         made = Parameter(value, name, f"{self.name}/{name}", trainable, Regularizer.get(regularizer))
         made.requires_grad = trainable and self._trainable
         self._weights.append(made)

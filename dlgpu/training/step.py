@@ -34,6 +34,8 @@ class Step:
         """Put the trainable weights into the flat buffer, unless they are there; the optimizer's state is kept."""
         self.begin()
         parameters = self.model.trainable_weights
+        if not parameters:
+            raise ValueError("the model has no trainable weights: is every layer frozen?")
         held = [p for flat in self.flats for p in flat.parameters]
         same = sorted(map(id, held)) == sorted(map(id, parameters))
         if same and all(flat.in_place() for flat in self.flats):
