@@ -165,8 +165,8 @@ def _hard_sigmoid(z: Tensor) -> Tensor:
 
 
 def _gelu_tanh(z: Tensor) -> Tensor:
-    inner = clip(z, -10, 10)  # as in the kernel
-    return z * (tanh((inner + inner * inner * inner * kernels.GELU_CUBE) * kernels.GELU_FACTOR) + 1) * 0.5
+    inner = clip(z, -30, 30)  # as in the kernel
+    return z * sigmoid((inner + inner * inner * inner * kernels.GELU_CUBE) * (2 * kernels.GELU_FACTOR))
 
 
 def _softsign(z: Tensor) -> Tensor:

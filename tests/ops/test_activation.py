@@ -80,6 +80,15 @@ def test_nothing_overflows_and_nan_comes_through(name):
     assert np.isnan(output.numpy()[-1])
 
 
+@pytest.mark.parametrize("name", ["sigmoid", "silu", "softplus", "gelu", "gelu_tanh", "mish"])
+def test_small_results_keep_their_digits_in_float32(name):
+    z = np.array([-4.0, -5.5, -7.0], np.float32)
+    expected = activation(z.astype(np.float64), name).numpy()
+    np.testing.assert_allclose(activation(z, name).numpy(), expected, rtol=1e-5)
+    slopes = [ops.grad(lambda t: activation(t, name).sum())(z.astype(d)).numpy() for d in (np.float32, np.float64)]
+    np.testing.assert_allclose(slopes[0], slopes[1], rtol=3e-5)
+
+
 @EVERY
 def test_the_input_is_left_alone_and_the_bias_is_added(name, rng):
     x, bias = rng.normal(size=(5, 3)).astype(np.float32), rng.normal(size=3).astype(np.float32)

@@ -77,11 +77,14 @@ def dense_backward(grad, x, kernel, saved, name, needed):
     )
 
 
-def tanh_of_cube(xp, z):
-    """tanh(u) and du/dz for u = sqrt(2 / pi) (z + 0.044715 z**3), the heart of gelu_tanh."""
-    z = xp.clip(z, -10, 10)  # beyond, the tanh is 1 in every dtype, and the cube could overflow
+def gelu_gate(xp, z):
+    """sigmoid(2 u) = (1 + tanh(u)) / 2 and 2 du/dz, for u = sqrt(2 / pi) (z + 0.044715 z**3) of gelu_tanh.
+
+    The sigmoid keeps the digits that 1 + tanh loses for negative z.
+    """
+    z = xp.clip(z, -30, 30)  # beyond, the gate is 0 or 1 in every dtype, and the cube could overflow
     square = z * z
-    return xp.tanh(GELU_FACTOR * z * (1 + GELU_CUBE * square)), GELU_FACTOR * (1 + 3 * GELU_CUBE * square)
+    return sigmoid(2 * GELU_FACTOR * z * (1 + GELU_CUBE * square)), 2 * GELU_FACTOR * (1 + 3 * GELU_CUBE * square)
 
 
 def selu_rise(xp, y):
@@ -96,9 +99,9 @@ def mish_slope(xp, z):
 
 
 def gelu_tanh_slope(xp, z):
-    """The derivative of z (1 + tanh(u)) / 2."""
-    t, inner = tanh_of_cube(xp, z)
-    return 0.5 * (1 + t) + 0.5 * z * (1 - t * t) * inner
+    """The derivative of z sigmoid(2 u)."""
+    gate, inner = gelu_gate(xp, z)
+    return gate * (1 + z * (1 - gate) * inner)
 
 
 # `out` is None, or z itself where that may be overwritten. Sums and products in place of `where`, which is slow on
@@ -121,7 +124,7 @@ FORWARD: dict[str, Callable] = {
     "hard_silu": lambda xp, z, out: z * xp.clip(z * (1 / 6) + 0.5, 0, 1),
     "mish": lambda xp, z, out: z * xp.tanh(softplus(z)),
     "gelu": lambda xp, z, out: z * normal_cdf(z),
-    "gelu_tanh": lambda xp, z, out: 0.5 * z * (1 + tanh_of_cube(xp, z)[0]),
+    "gelu_tanh": lambda xp, z, out: z * gelu_gate(xp, z)[0],
 }
 NAMES = tuple(FORWARD)
 # The derivative of these needs z = x + bias; that of the others is a function of the output y, and z is not kept.
