@@ -167,6 +167,7 @@ def test_softmax_gives_masked_values_nothing():
     x = np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]], np.float32)
     y = Softmax()(x, mask=np.array([[1, 1, 0], [0, 0, 0]])).numpy()
     np.testing.assert_allclose(y, [[1 / (1 + np.e), np.e / (1 + np.e), 0], [0, 0, 0]], rtol=1e-6)
+    assert Softmax()(x, mask=np.ones((2, 3))).mask is None  # a mask of values is not one of steps
     steps = Tensor(np.ones((2, 3, 4), np.float32))
     steps.mask = Tensor(np.array([[True, False, True]] * 2))
     np.testing.assert_array_equal(Softmax()(steps).numpy()[0], [[0.25] * 4, [0] * 4, [0.25] * 4])

@@ -171,6 +171,8 @@ def test_an_ignored_class_leaves_the_mean_and_the_gradient():
     loss = losses.SparseCategoricalCrossentropy(ignore_class=-1)(np.array([1, -1, 0]), p)
     loss.backward()
     assert loss.item() == pytest.approx(-(np.log(0.8) + np.log(0.9)) / 2, rel=1e-12)
+    values = losses.sparse_categorical_crossentropy(np.array([1, -1, 0]), p, ignore_class=-1).numpy()
+    np.testing.assert_allclose(values, [-np.log(0.8), 0, -np.log(0.9)], rtol=1e-12)
     assert (p.grad.numpy()[1] == 0).all()
     assert (p.grad.numpy()[[0, 2]] != 0).all()
 
@@ -244,6 +246,8 @@ GOOD = [
     ("binary_crossentropy", np.array([0, 1, 1]), (None, 1)),
     ("binary_crossentropy", np.array([[0.5, 1], [0, 1]]), (2, 2)),
     ("mean_squared_error", np.array([[-3e9], [7]]), (None, 1)),
+    ("mean_squared_error", np.ones((5, 3)), (2, 3)),
+    ("sparse_categorical_crossentropy", np.ones(5, int), (2, 3)),
     ("sparse_categorical_crossentropy", np.array([0.0, 9.0]), (None, 10)),
     ("sparse_categorical_crossentropy", np.array([[0], [9]], np.uint8), (None, 10)),
     ("sparse_categorical_crossentropy", np.zeros((2, 7), int), (None, None, 10)),
