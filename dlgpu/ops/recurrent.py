@@ -1,15 +1,17 @@
 """Recurrent networks: a whole sequence as one operation.
 
-With tanh and sigmoid it runs kernels, one forward and one backward. With other activations, and for second
-derivatives, it is a loop over the steps, made of elementary operations.
+With tanh and sigmoid it runs kernels, one forward and one backward. With other activations or recurrent dropout, and
+for second derivatives, it is a loop over the steps, made of elementary operations.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import recurrent as kernels
-from dlgpu.ops.activation import COMPOSITES, fused_name
+from dlgpu.ops.activation import activation as fused_activation
+from dlgpu.ops.activation import fused_name
 from dlgpu.ops.differentiation import with_composite
 from dlgpu.ops.elementwise import astype, floating, where
 from dlgpu.ops.linear import matmul
@@ -27,6 +29,7 @@ def simple_rnn(
     hidden: Any = None,
     mask: Any = None,
     activation: Activation = "tanh",
+    factors: Any = None,
 ) -> tuple[Tensor, Tensor]:
     """h[t] = activation(x[t] @ kernel + h[t-1] @ recurrent_kernel + bias)
 
@@ -36,18 +39,19 @@ def simple_rnn(
         hidden: (batch, units), h before the first step; zeros if left out.
         mask: (batch, time) booleans; where False, the input is not looked at and the state stays as it was.
         activation: the name of a fused activation, or a function of a Tensor.
+        factors: (1, batch, units), which h[t-1] is multiplied by before the product: recurrent dropout.
     Returns:
         h of all steps (batch, time, units), and of the last (batch, units).
     Raises:
         ValueError: shapes do not go together.
     """
-    inputs, mask = _checked("simple_rnn", 1, (x, kernel, recurrent_kernel, bias, hidden), mask)
+    inputs, mask = _checked("simple_rnn", 1, (x, kernel, recurrent_kernel, bias, hidden), mask, factors)
     act = _function(activation)
 
     def step(drive: Tensor, recurrent_kernel: Tensor, bias: None, h: Tensor) -> tuple:
-        return (act(drive + matmul(h, recurrent_kernel)),)
+        return (act(drive + _products(h, recurrent_kernel, 1, factors)[0]),)
 
-    if _is(activation, "tanh"):
+    if factors is None and _is(activation, "tanh"):
         return _fused(kernels.simple_rnn, kernels.simple_rnn_backward, step, inputs, mask)
     return _loop(step, mask, *inputs)
 
@@ -62,6 +66,7 @@ def lstm(
     mask: Any = None,
     activation: Activation = "tanh",
     recurrent_activation: Activation = "sigmoid",
+    factors: Any = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Long short-term memory (Hochreiter and Schmidhuber 1997): of z = x[t] @ kernel + h[t-1] @ recurrent_kernel + bias
 
@@ -75,20 +80,22 @@ def lstm(
         hidden, cell: (batch, units), h and c before the first step; zeros if left out.
         mask: (batch, time) booleans; where False, the input is not looked at and the states stay as they were.
         activation, recurrent_activation: in place of tanh and sigmoid; names of fused activations, or functions.
+        factors: (4, batch, units), which h[t-1] is multiplied by before each part's product: recurrent dropout.
     Returns:
         h of all steps (batch, time, units), h and c of the last (batch, units).
     Raises:
         ValueError: shapes do not go together.
     """
-    inputs, mask = _checked("lstm", 4, (x, kernel, recurrent_kernel, bias, hidden, cell), mask)
+    inputs, mask = _checked("lstm", 4, (x, kernel, recurrent_kernel, bias, hidden, cell), mask, factors)
     act, gate = _function(activation), _function(recurrent_activation)
 
     def step(drive: Tensor, recurrent_kernel: Tensor, bias: None, h: Tensor, c: Tensor) -> tuple:
-        i, f, g, o = split(drive + matmul(h, recurrent_kernel), 4, axis=-1)
+        products = _products(h, recurrent_kernel, 4, factors)
+        i, f, g, o = (a + b for a, b in zip(split(drive, 4, axis=-1), products))
         c = gate(f) * c + gate(i) * act(g)
         return gate(o) * act(c), c
 
-    if _is(activation, "tanh") and _is(recurrent_activation, "sigmoid"):
+    if factors is None and _is(activation, "tanh") and _is(recurrent_activation, "sigmoid"):
         return _fused(kernels.lstm, kernels.lstm_backward, step, inputs, mask)
     return _loop(step, mask, *inputs)
 
@@ -103,6 +110,7 @@ def gru(
     activation: Activation = "tanh",
     recurrent_activation: Activation = "sigmoid",
     reset_after: bool = True,
+    factors: Any = None,
 ) -> tuple[Tensor, Tensor]:
     """Gated recurrent units (Cho et al. 2014).
 
@@ -119,27 +127,33 @@ def gru(
         mask: (batch, time) booleans; where False, the input is not looked at and the state stays as it was.
         activation, recurrent_activation: in place of tanh and sigmoid; names of fused activations, or functions.
         reset_after: whether the reset gate comes after the product with the state, as in cuDNN, or before it.
+        factors: (3, batch, units), which h[t-1] is multiplied by before each part's product: recurrent dropout.
     Returns:
         h of all steps (batch, time, units), and of the last (batch, units).
     Raises:
         ValueError: shapes do not go together.
     """
-    inputs, mask = _checked("gru", 3, (x, kernel, recurrent_kernel, bias, hidden), mask, two_biases=reset_after)
+    inputs, mask = _checked("gru", 3, (x, kernel, recurrent_kernel, bias, hidden), mask, factors, reset_after)
     act, gate = _function(activation), _function(recurrent_activation)
 
     def step(drive: Tensor, recurrent_kernel: Tensor, bias: Tensor | None, h: Tensor) -> tuple:
-        units = h.shape[-1]
+        drive_z, drive_r, drive_g = split(drive, 3, axis=-1)
         if reset_after:
-            product = matmul(h, recurrent_kernel)
-            inner = split(product if bias is None else product + bias, 3, axis=-1)
+            products = _products(h, recurrent_kernel, 3, factors)
+            if bias is not None:
+                products = [a + b for a, b in zip(products, split(bias, 3))]
         else:
-            inner = split(matmul(h, recurrent_kernel[:, : 2 * units]), 2, axis=-1)
-        z, r = gate(drive[:, :units] + inner[0]), gate(drive[:, units : 2 * units] + inner[1])
-        candidate = r * inner[2] if reset_after else matmul(r * h, recurrent_kernel[:, 2 * units :])
-        g = act(drive[:, 2 * units :] + candidate)
+            sigmoids, candidate = split(recurrent_kernel, [2 * h.shape[-1]], axis=-1)
+            products = _products(h, sigmoids, 2, factors)
+        z, r = gate(drive_z + products[0]), gate(drive_r + products[1])
+        if reset_after:
+            inner = r * products[2]
+        else:
+            inner = matmul(r * (h if factors is None else h * factors[2]), candidate)
+        g = act(drive_g + inner)
         return (g + z * (h - g),)
 
-    if _is(activation, "tanh") and _is(recurrent_activation, "sigmoid"):
+    if factors is None and _is(activation, "tanh") and _is(recurrent_activation, "sigmoid"):
         return _fused(kernels.gru, kernels.gru_backward, step, inputs, mask, reset_after)
     return _loop(step, mask, *inputs)
 
@@ -172,27 +186,34 @@ def _loop(
     zeros = wrap(array_namespace(x.array).zeros((x.shape[0], recurrent_kernel.shape[0]), x.dtype))
     states = tuple(zeros if s is None else s for s in states)
     outputs = []
-    for t, drive in enumerate(_unstack(driven)):
+    for t, drive in enumerate(unstack_time(driven)):
         after = step(drive, recurrent_kernel, state_bias, *states)
         states = after if mask is None else tuple(where(mask[:, t, None], a, b) for a, b in zip(after, states))
         outputs.append(states[0])
-    return _stack(outputs), *states
+    return stack_time(outputs), *states
 
 
-def _unstack(x: Tensor) -> tuple[Tensor, ...]:
-    """(batch, time, ...) as (batch, ...) for each step; the transpose of `_stack`."""
+def _products(h: Tensor, recurrent_kernel: Tensor, parts: int, factors: Any) -> list[Tensor]:
+    """h @ recurrent_kernel in parts; for each of them h is multiplied by factors of its own."""
+    if factors is None:
+        return split(matmul(h, recurrent_kernel), parts, axis=-1)
+    return [matmul(h * factors[k], weights) for k, weights in enumerate(split(recurrent_kernel, parts, axis=-1))]
+
+
+def unstack_time(x: Tensor) -> tuple[Tensor, ...]:
+    """(batch, time, ...) as (batch, ...) for each step; the transpose of `stack_time`."""
 
     def vjp(*grads: Any) -> tuple:
         like = next(g for g in grads if g is not None)
-        return (_stack([wrap(like.array * 0) if g is None else g for g in grads]),)
+        return (stack_time([wrap(like.array * 0) if g is None else g for g in grads]),)
 
     return record(tuple(x.array.swapaxes(0, 1)), (x,), vjp)
 
 
-def _stack(steps: Sequence[Tensor]) -> Tensor:
+def stack_time(steps: Sequence[Tensor]) -> Tensor:
     """(batch, ...) for each step as (batch, time, ...)."""
     array = array_namespace(steps[0].array).stack([s.array for s in steps], axis=1)
-    return record(array, steps, _unstack)
+    return record(array, steps, unstack_time)
 
 
 def _is(activation: Activation, name: str) -> bool:
@@ -200,10 +221,12 @@ def _is(activation: Activation, name: str) -> bool:
 
 
 def _function(activation: Activation) -> Callable[[Tensor], Tensor]:
-    return COMPOSITES[activation] if isinstance(activation, str) else activation
+    return partial(fused_activation, name=activation) if isinstance(activation, str) else activation
 
 
-def _checked(name: str, parts: int, inputs: Sequence, mask: Any, two_biases: bool = False) -> tuple[tuple, Any]:
+def _checked(
+    name: str, parts: int, inputs: Sequence, mask: Any, factors: Any, two_biases: bool = False
+) -> tuple[tuple, Any]:
     """The inputs as Tensors of the kernel's dtype and the mask as an array, after their shapes have been checked."""
     x, kernel, recurrent_kernel, bias, *states = inputs
     x = astype(floating(x), kernel.dtype)
@@ -219,6 +242,7 @@ def _checked(name: str, parts: int, inputs: Sequence, mask: Any, two_biases: boo
         ("recurrent_kernel", recurrent_kernel, (units, width)),
         ("bias", bias, (2, width) if two_biases else (width,)),
         ("mask", mask, (batch, time)),
+        ("factors", factors, (parts, batch, units)),
         *(("initial state", s, (batch, units)) for s in states),
     ]
     for what, value, shape in expected:
