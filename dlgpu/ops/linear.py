@@ -16,12 +16,12 @@ def matmul(a: Any, b: Any) -> Tensor:
             raise ValueError(f"matmul: the {name} operand needs at least one dimension")
     if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(f"matmul: inner dimensions differ: {a.shape} and {b.shape}")
-    if a.ndim == 1:
-        out = matmul(reshape(a, (1, a.size)), b)
-        return reshape(out, out.shape[:-2] + out.shape[-1:])
     if b.ndim == 1:
         out = matmul(a, reshape(b, (b.size, 1)))
         return reshape(out, out.shape[:-1])
+    if a.ndim == 1:
+        out = matmul(reshape(a, (1, a.size)), b)
+        return reshape(out, out.shape[:-2] + out.shape[-1:])
     if b.ndim == 2 and a.ndim > 2:  # one product over all rows, not one for each batch
         rows = math.prod(a.shape[:-1])
         return reshape(matmul(reshape(a, (rows, a.shape[-1])), b), (*a.shape[:-1], b.shape[-1]))

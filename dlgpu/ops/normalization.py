@@ -50,11 +50,8 @@ def batch_normalization(
         return tuple(wrap(g) for g in found)
 
     def composite(x: Tensor, scale: "Tensor | None", offset: "Tensor | None") -> Tensor:
-        if places is None:
-            centred = x - mean(x, axis=0)
-            return _scaled(centred, mean(square(centred), axis=0), scale, offset, epsilon)
-        weights = wrap(places.astype(x.dtype)[:, None])
-        share = weights / max(weights.array.sum(), 1)
+        weights, count = kernels.row_weights(x.array, places)
+        share = wrap((weights / count)[:, None])
         centred = x - sum(x * share, axis=0)
         return _scaled(centred, sum(square(centred) * share, axis=0), scale, offset, epsilon)
 

@@ -22,7 +22,7 @@ def batch_normalization(x, scale, offset, epsilon, mask):
     Returns:
         output (rows, channels), mean (channels,), variance (channels,), of x's dtype.
     """
-    weights, count = _weights(x, mask)
+    weights, count = row_weights(x, mask)
     mean = weights @ x / count
     output = x - mean
     variance = weights @ (output * output) / count
@@ -47,7 +47,7 @@ def batch_normalization_backward(grad, x, mean, variance, scale, epsilon, mask):
         grad_x (rows, channels), grad_scale (channels,), grad_offset (channels,).
     """
     xp = array_namespace(x)
-    weights, count = _weights(x, mask)
+    weights, count = row_weights(x, mask)
     ones = xp.ones(len(x), x.dtype)
     normalized = x - mean
     normalized *= _factor(variance, None, epsilon)
@@ -136,7 +136,7 @@ def layer_normalization_backward(grad, x, mean, variance, scale, epsilon):
     return grad_x, grad_scale, grad_offset
 
 
-def _weights(x, mask):
+def row_weights(x, mask):
     """The weight of each row in the statistics, and their sum (1 where there is none)."""
     xp = array_namespace(x)
     if mask is None:
