@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from dlgpu import ops
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.errors import unknown_name
 from dlgpu.ops import activation as fused
-from dlgpu.ops import softmax as rows
 from dlgpu.ops.activation import fuses
 from dlgpu.ops.elementwise import (
     absolute,
@@ -205,12 +205,12 @@ def glu(x: Any, axis: int = -1) -> Tensor:
 
 def softmax(x: Any, axis: Any = -1) -> Tensor:
     """exp(x) / sum(exp(x)) along an axis."""
-    return rows.softmax(x, axis)
+    return ops.softmax(x, axis)
 
 
 def log_softmax(x: Any, axis: Any = -1) -> Tensor:
     """log(softmax(x)) along an axis, exact where the softmax itself would be 0."""
-    return rows.log_softmax(x, axis)
+    return ops.log_softmax(x, axis)
 
 
 def sparsemax(x: Any, axis: int = -1) -> Tensor:

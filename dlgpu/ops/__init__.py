@@ -1,5 +1,6 @@
-"""Differentiable operations on Tensors, with NumPy's names and broadcasting. Importing them gives Tensor its operators."""
+"""Differentiable operations on Tensors, with NumPy's names and broadcasting; they give Tensor its operators."""
 
+from dlgpu.ops.activation import dense, erf, erfc, relu, sigmoid, softplus
 from dlgpu.ops.convolution import conv1d, conv2d, conv2d_transpose
 from dlgpu.ops.differentiation import custom_vjp, grad, value_and_grad
 from dlgpu.ops.elementwise import (
@@ -59,6 +60,14 @@ from dlgpu.ops.shape import (
     take_along_axis,
     tile,
     transpose,
+)
+from dlgpu.ops.softmax import (
+    binary_cross_entropy,
+    categorical_cross_entropy,
+    log_softmax,
+    sigmoid_cross_entropy,
+    softmax,
+    softmax_cross_entropy,
 )
 from dlgpu.tensor import Tensor
 
