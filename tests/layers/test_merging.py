@@ -68,11 +68,12 @@ def test_a_step_is_masked_out_where_all_inputs_mask_it_out():
 
 
 def test_a_masked_step_never_is_the_largest():
-    out = Maximum()([masked(A, M), masked(B, N)]).numpy()
+    a, b = (np.where(np.array(m, bool)[:, :, None], x, np.float32(100)) for x, m in ((A, M), (B, N)))
+    out = Maximum()([masked(a, M), masked(b, N), masked(a, M)]).numpy()
     np.testing.assert_array_equal(out[0, 0], A[0, 0])
     np.testing.assert_array_equal(out[1, 0], B[1, 0])
     np.testing.assert_array_equal(out[:, 1], np.maximum(A, B)[:, 1])
-    np.testing.assert_array_equal(Minimum()([masked(A, None), masked(B, N)]).numpy()[0, 0], A[0, 0])
+    np.testing.assert_array_equal(Minimum()([masked(A, None), masked(-b, N)]).numpy()[0, 0], A[0, 0])
 
 
 def test_concatenation_joins_masks_as_it_joins_steps():

@@ -5,6 +5,7 @@ import pytest
 
 from dlgpu import ops
 from dlgpu.backend import windows
+from dlgpu.ops.activation import activation
 from dlgpu.ops.convolution import conv1d, conv2d, conv2d_transpose
 from dlgpu.tensor import Tensor
 from dlgpu.testing import gradcheck
@@ -102,12 +103,15 @@ def test_conv2d_transpose_is_the_transpose_of_conv2d(padding, strides, dilation,
     gradcheck(lambda y, k: conv2d_transpose(y, k, None, strides, padding, dilation), y[:1, :2, :1], kernel[:2])
 
 
-def test_bias_and_activation_are_fused_and_differentiable():
+@pytest.mark.parametrize("name", ["linear", "relu", "elu", "gelu"])  # in place, not in place, and from the input
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_bias_and_activation_are_fused_and_differentiable(name, with_bias):
     x, kernel, bias = random.normal(size=(2, 3, 3, 1)), random.normal(size=(2, 2, 1, 3)), random.normal(size=3)
-    plain = conv2d(Tensor(x), Tensor(kernel)).numpy()
-    out = conv2d(Tensor(x), Tensor(kernel), Tensor(bias), name="tanh")
-    np.testing.assert_allclose(out.numpy(), np.tanh(plain + bias))
-    gradcheck(lambda x, k, b: conv2d(x, k, b, name="tanh"), x, kernel, bias)
+    inputs = (x, kernel, bias) if with_bias else (x, kernel)
+    plain = conv2d(Tensor(x), Tensor(kernel))
+    out = conv2d(*map(Tensor, inputs), name=name)
+    np.testing.assert_allclose(out.numpy(), activation(plain, name, Tensor(bias) if with_bias else None).numpy())
+    gradcheck(lambda *inputs: conv2d(*inputs, name=name), *inputs)
 
 
 def test_no_rows_give_no_rows_and_zero_gradients():
@@ -123,21 +127,22 @@ def test_no_rows_give_no_rows_and_zero_gradients():
     np.testing.assert_array_equal(kernel.grad.numpy(), 0)
 
 
-def test_strided_views_and_blocks_of_the_batch_change_nothing(monkeypatch):
-    x, kernel = random.normal(size=(5, 8, 12, 4)), random.normal(size=(6, 3, 4, 2))
+@pytest.mark.parametrize("block", [1, 2 * 1536, 2 * 8 * 3 * 36 * 8])  # bytes: one sample, or two and at last one
+def test_strided_views_and_blocks_of_the_batch_change_nothing(block, monkeypatch):
+    x, kernel, bias = random.normal(size=(5, 8, 12, 4)), random.normal(size=(6, 3, 4, 2)), random.normal(size=2)
 
     def everything(x, kernel):
-        x, kernel = Tensor(x, requires_grad=True), Tensor(kernel, requires_grad=True)
-        out = conv2d(x, kernel, None, (1, 2), "same")
+        x, kernel, offset = (Tensor(a, requires_grad=True) for a in (x, kernel, bias))
+        out = conv2d(x, kernel, offset, (1, 2), "same", name="sigmoid")
         out.sum().backward()  # a gradient that is a broadcast view
-        return out.numpy(), x.grad.numpy(), kernel.grad.numpy()
+        back = conv2d_transpose(out.detach(), kernel, None, (1, 2), "same")
+        grad = ops.grad(lambda k: (conv2d_transpose(out.detach(), k, None, (1, 2), "same") ** 2).sum())(kernel)
+        return [t.numpy() for t in (out, x.grad, kernel.grad, offset.grad, back, grad)]
 
     expected = everything(np.ascontiguousarray(x[:, ::-1, ::2]), np.ascontiguousarray(kernel[::2]))
-    monkeypatch.setattr(
-        windows, "BLOCK_BYTES", 2 * 8 * 8 * 36 * 4 * 2
-    )  # two samples, so that the last block is smaller
+    monkeypatch.setattr(windows, "BLOCK_BYTES", block)
     for a, b in zip(everything(x[:, ::-1, ::2], kernel[::2]), expected):
-        np.testing.assert_allclose(a, b, rtol=1e-12)
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
 def test_dtypes_are_kept_and_the_wider_one_wins():

@@ -134,7 +134,7 @@ def test_no_rows_give_no_rows(pool):
     [
         ((2, 4), (2,), "expected x .batch, time, channels. or"),
         ((2, 4, 1), (5,), "window of 5 does not fit into an input of time 4"),
-        ((2, 0, 3, 1), (2, 1, "same"), "does not fit into an input of height 0"),
+        ((2, 0, 3, 1), (2, 1, ((1, 1), (0, 0))), "does not fit into an input of height 0"),
         ((2, 4, 4, 1), (2, 2, ((2, 0), (0, 0))), "must be less than the window"),
         ((2, 4, 4, 1), ((2, 2, 2),), "window must be an integer or 2 integers"),
         ((2, 4, 4, 1), (2, 2, "full"), "padding must be"),
