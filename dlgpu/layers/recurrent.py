@@ -83,7 +83,7 @@ class Recurrent(Noise):
         self.return_sequences, self.return_state = return_sequences, return_state
         self.go_backwards, self.stateful = go_backwards, stateful
         self.zero_output_for_mask = zero_output_for_mask
-        self.states: list[Tensor] | None = None
+        self.states: list[Tensor] = []
         self._begun = False  # whether the states come from a batch
 
     def build(self, input_shape: tuple) -> None:
@@ -156,7 +156,7 @@ class Recurrent(Noise):
         return [wrap(s.array.copy()) for s in self.states]  # the tape may need them after they have been overwritten
 
     def _carry(self, states: list) -> None:
-        if self.states is None or self.states[0].shape != states[0].shape:
+        if not self.states or self.states[0].shape != states[0].shape:
             self.states = [wrap(array_namespace(s.array).empty_like(s.array, order="C")) for s in states]
         for own, state in zip(self.states, states):
             own.array[...] = state.array
@@ -164,7 +164,7 @@ class Recurrent(Noise):
 
     def reset_state(self) -> None:
         """Let the next batch begin with zeros, if the layer is stateful; it may be of another size."""
-        for state in self.states or []:
+        for state in self.states:
             state.array[...] = 0
         self._begun = False
 
@@ -189,8 +189,8 @@ class SimpleRNN(Recurrent):
     """
 
     def sequence(self, x: Tensor, states: list, mask: "Tensor | None", factors: "Tensor | None") -> tuple:
-        weights = self.kernel, self.recurrent_kernel, self.bias
-        return simple_rnn(x, *weights, *states, mask, self.activation, factors=factors)
+        (hidden,) = states
+        return simple_rnn(x, self.kernel, self.recurrent_kernel, self.bias, hidden, mask, self.activation, factors)
 
 
 class LSTM(Recurrent):
@@ -236,8 +236,9 @@ class LSTM(Recurrent):
         return np.concatenate([draw((self.units,), dtype), np.ones(self.units, dtype), draw((2 * self.units,), dtype)])
 
     def sequence(self, x: Tensor, states: list, mask: "Tensor | None", factors: "Tensor | None") -> tuple:
-        weights = self.kernel, self.recurrent_kernel, self.bias
-        return lstm(x, *weights, *states, mask, self.activation, self.recurrent_activation, factors)
+        hidden, cell = states
+        functions = self.activation, self.recurrent_activation
+        return lstm(x, self.kernel, self.recurrent_kernel, self.bias, hidden, cell, mask, *functions, factors)
 
 
 class GRU(Recurrent):
@@ -279,6 +280,6 @@ class GRU(Recurrent):
         return (2, width) if self.reset_after else (width,)
 
     def sequence(self, x: Tensor, states: list, mask: "Tensor | None", factors: "Tensor | None") -> tuple:
-        weights = self.kernel, self.recurrent_kernel, self.bias
-        functions = self.activation, self.recurrent_activation
-        return gru(x, *weights, *states, mask, *functions, self.reset_after, factors)
+        (hidden,) = states
+        kernels, functions = (self.kernel, self.recurrent_kernel), (self.activation, self.recurrent_activation)
+        return gru(x, *kernels, self.bias, hidden, mask, *functions, self.reset_after, factors)

@@ -45,14 +45,15 @@ class Bidirectional(Layer):
         self.merge_mode = merge_mode
         self.forward_layer = _renewed(layer, "forward_")
         self.backward_layer = backward_layer or _renewed(layer, "backward_", go_backwards=True)
+        both: Any = self.forward_layer, self.backward_layer
         if self.forward_layer.go_backwards == self.backward_layer.go_backwards:
             self.fail("the two layers must differ in go_backwards")
         for attribute in alike:
-            ours, theirs = (getattr(x, attribute) for x in (self.forward_layer, self.backward_layer))
+            ours, theirs = (getattr(x, attribute) for x in both)
             if ours != theirs:
                 self.fail(f"the two layers must have the same {attribute}, got {ours} and {theirs}")
             setattr(self, attribute, ours)
-        for one in (self.forward_layer, self.backward_layer):
+        for one in both:
             one.zero_output_for_mask = self.return_sequences
         if self.input_shape is None:
             self.input_shape = layer.input_shape
