@@ -91,7 +91,8 @@ class Tensor:
             ValueError: the tensor is not on the tape, or `gradient` is missing or of another shape.
         """
         seed = self._seed(gradient)
-        kept = autograd.gradients([self.edge], [seed], lambda node: isinstance(node, Leaf), create_graph)
+        roots: list[Any] = [self.edge]
+        kept = autograd.gradients(roots, [seed], lambda node: isinstance(node, Leaf), create_graph)
         for leaf, (arrived,) in kept.items():
             tensor = leaf.tensor()
             if tensor is not None:
@@ -177,6 +178,8 @@ class OutputNode(autograd.Node):
 
     __slots__ = ("array",)
 
+    array: Any
+
     def pull(self, gradients: list) -> Sequence:
         output = wrap(self.array, (self, 0))
         if type(self.vjp) is tuple:
@@ -226,8 +229,8 @@ def record(array: Any, inputs: Sequence[Any], vjp: "Callable | tuple[Callable, .
         edges = tuple([t.edge if isinstance(t, Tensor) else None for t in inputs])
         if any(edges):
             if with_output:
-                node: autograd.Node = OutputNode(edges, vjp)
-                node.array = array  # type: ignore[attr-defined]
+                node: Any = OutputNode(edges, vjp)
+                node.array = array
             else:
                 node = autograd.Node(edges, vjp, len(array) if several else 1)
             if several:

@@ -55,7 +55,7 @@ class Embedding(Layer):
         try:
             return ops.gather(self.embeddings, _integers(inputs))
         except ValueError as error:
-            self.fail(str(error))
+            return self.fail(str(error))
 
     def compute_mask(self, inputs: Tensor, mask: "Tensor | None") -> "Tensor | None":
         return ops.not_equal(inputs, 0) if self.mask_zero else None

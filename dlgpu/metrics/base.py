@@ -6,7 +6,9 @@ from typing import Any
 from dlgpu.autograd import no_grad
 from dlgpu.backend.devices import current_device
 from dlgpu.backend.dispatch import array_namespace
+from dlgpu.errors import unknown_name
 from dlgpu.initializers import Initializer
+from dlgpu.losses import Loss
 from dlgpu.saving.configurable import Configurable, functions, snake_case
 from dlgpu.tensor import Tensor, to_array, wrap
 
@@ -24,7 +26,7 @@ class Variable(Tensor):
         """Add to the values."""
         self.array += bare(value)
 
-    def __iadd__(self, value: Any) -> "Variable":
+    def __iadd__(self, value: Any) -> "Variable":  # type: ignore[misc, override]
         self.assign_add(value)
         return self
 
@@ -168,17 +170,20 @@ class MeanMetricWrapper(SampleMean):
     """The mean over all samples of a function (y_true, y_pred) of Tensors to a value for each sample.
 
     Args:
-        fn: the function, or the name of one of dlgpu's.
+        fn: the function, or its name; or a Loss, of which the single samples' values are taken.
         name: the function's by default.
         dtype: of the sums and the result.
         **kwargs: passed on to fn.
     """
 
     def __init__(self, fn: Any, name: "str | None" = None, dtype: str = "float64", **kwargs: Any):
-        fn = functions[fn] if isinstance(fn, str) else fn
+        if isinstance(fn, str):  # from a configuration
+            if fn not in functions:
+                raise ValueError(unknown_name("function", fn, functions))
+            fn = functions[fn]
         named = getattr(fn, "__name__", None) or getattr(fn, "name", None) or snake_case(type(fn).__name__)
         super().__init__(name or named, dtype)
-        self.fn: Callable = fn
+        self.fn: Callable = fn.call if isinstance(fn, Loss) else fn
         self.kwargs = kwargs
 
     def values(self, y_true: Any, y_pred: Any) -> Any:

@@ -1,5 +1,7 @@
 """Differentiable operations on Tensors, with NumPy's names and broadcasting; they give Tensor its operators."""
 
+from typing import Any
+
 from dlgpu.ops.activation import dense, erf, erfc, relu, sigmoid, softplus
 from dlgpu.ops.convolution import conv1d, conv2d, conv2d_transpose
 from dlgpu.ops.differentiation import custom_vjp, grad, value_and_grad
@@ -73,10 +75,19 @@ from dlgpu.tensor import Tensor
 
 
 def _attach_operators() -> None:
+    operation: Any
+
     def swapped(operation):  # type: ignore[no-untyped-def]
         return lambda self, other: operation(other, self)
 
-    both = {"add": add, "sub": subtract, "mul": multiply, "truediv": divide, "pow": power, "matmul": matmul}
+    both: dict[str, Any] = {
+        "add": add,
+        "sub": subtract,
+        "mul": multiply,
+        "truediv": divide,
+        "pow": power,
+        "matmul": matmul,
+    }
     for name, operation in both.items():
         setattr(Tensor, f"__{name}__", operation)
         setattr(Tensor, f"__r{name}__", swapped(operation))

@@ -130,6 +130,8 @@ class custom_vjp:
     and says so. Written with `dlgpu.ops` on Tensors, it can.
     """
 
+    __name__: str
+
     def __init__(self, forward: Callable):
         self.forward = forward
         self._vjp: Callable | None = None
