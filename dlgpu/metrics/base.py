@@ -126,7 +126,9 @@ class Mean(Metric):
         if weight is None:
             samples = len(values) if values.ndim else 1
             if samples:
-                self.total.array += values.sum() / (values.size / samples)
+                boolean = values.dtype.kind == "b"  # which NumPy counts four times faster than it sums
+                total = array_namespace(values).count_nonzero(values) if boolean else values.sum()
+                self.total.array += total / (values.size / samples)
                 self.count.array += samples
             return
         values, weight = same_rank(values, weight)
