@@ -12,7 +12,7 @@ class Callback:
 
     Attributes:
         model: the model that is run.
-        params: a dictionary with "epochs" and "steps" (None where unknown).
+        params: a dictionary with "steps", batches in an epoch (None where unknown), and "epochs" and "initial_epoch".
     """
 
     model: Any = None

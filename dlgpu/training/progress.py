@@ -1,4 +1,4 @@
-"""Progress: a tqdm bar for each epoch (its notebook form in Jupyter), or a line for each."""
+"""Progress: one tqdm bar for a run (its notebook form in Jupyter), or a line for each epoch."""
 
 import time
 from collections.abc import Mapping
@@ -10,76 +10,78 @@ READ_EVERY = 0.1  # seconds between reads of the loss from the device
 
 
 class ProgressBar(Callback):
-    """One bar for each epoch, with the loss and the metrics; for evaluate and predict, one bar."""
+    """One bar over all epochs, with the loss and the metrics of the present one and the last validation."""
 
     def __init__(self) -> None:
         self._bar: Any = None
         self._fitting = False
 
-    def _open(self, label: str) -> None:
+    def _open(self, label: str, epochs: int = 1) -> None:
         from tqdm.auto import tqdm
 
-        self._bar = tqdm(total=self.params.get("steps"), desc=label, unit="batch", dynamic_ncols=True)
-        self._due = 0.0
+        steps = self.params["steps"]
+        self._bar = tqdm(total=steps and steps * epochs, desc=label, unit="batch", dynamic_ncols=True)
+        self._due, self._done, self._validation = 0.0, 0, {}
 
-    def _advance(self, batch: int, logs: Mapping | None) -> None:
-        if self._bar is None:
-            return
+    def _advance(self, logs: Mapping | None) -> None:
+        self._done += 1
         now = time.perf_counter()
         if now >= self._due:
             self._due = now + READ_EVERY
-            self._bar.set_postfix(_rounded(logs), refresh=False)
-            self._bar.update(batch + 1 - self._bar.n)
+            self._show(logs)
 
-    def _close(self, done: int, logs: Mapping | None) -> None:
+    def _show(self, logs: Mapping | None) -> None:
+        self._bar.set_postfix({**_rounded(logs), **self._validation}, refresh=False)
+        self._bar.update(self._done - self._bar.n)
+
+    def _close(self, logs: Mapping | None) -> None:
         if self._bar is not None:
-            self._bar.set_postfix(_rounded(logs), refresh=False)
-            self._bar.total = done
-            self._bar.update(done - self._bar.n)
+            self._show(logs)
             self._bar.close()
-            self._bar = None
 
     def on_train_begin(self, logs: Mapping | None = None) -> None:
-        self._fitting = True
+        self._fitting, self._epochs = True, self.params["epochs"] - self.params["initial_epoch"]
+        self._last: Mapping = {}
+        self._open("Epoch", self._epochs)
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping | None = None) -> None:
+        self._bar.set_description(f"Epoch {epoch + 1}/{self.params['epochs']}", refresh=False)
+
+    def on_train_batch_end(self, batch: int, logs: Mapping | None = None) -> None:
+        self._last = logs or {}
+        self._advance(logs)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping | None = None) -> None:
+        if self._bar.total is None:  # a stream: now the number of its batches is known
+            self._bar.total = self._done * self._epochs
+        self._validation = {name: v for name, v in _rounded(logs).items() if name.startswith("val_")}
+        self._last = logs or {}
+        self._show(logs)
 
     def on_train_end(self, logs: Mapping | None = None) -> None:
         self._fitting = False
-        if self._bar is not None:
-            self._bar.close()
-
-    def on_epoch_begin(self, epoch: int, logs: Mapping | None = None) -> None:
-        self._done = 0
-        self._open(f"Epoch {epoch + 1}/{self.params['epochs']}")
-
-    def on_epoch_end(self, epoch: int, logs: Mapping | None = None) -> None:
-        self._close(self._done, logs)
-
-    def on_train_batch_end(self, batch: int, logs: Mapping | None = None) -> None:
-        self._done = batch + 1
-        self._advance(batch, logs)
+        self._close(self._last)
 
     def on_test_begin(self, logs: Mapping | None = None) -> None:
         if not self._fitting:
-            self._done = 0
             self._open("Evaluate")
 
     def on_test_batch_end(self, batch: int, logs: Mapping | None = None) -> None:
         if not self._fitting:
-            self.on_train_batch_end(batch, logs)
+            self._advance(logs)
 
     def on_test_end(self, logs: Mapping | None = None) -> None:
         if not self._fitting:
-            self._close(self._done, logs)
+            self._close(logs)
 
     def on_predict_begin(self, logs: Mapping | None = None) -> None:
-        self._done = 0
         self._open("Predict")
 
     def on_predict_batch_end(self, batch: int, logs: Mapping | None = None) -> None:
-        self.on_train_batch_end(batch, logs)
+        self._advance(logs)
 
     def on_predict_end(self, logs: Mapping | None = None) -> None:
-        self._close(self._done, logs)
+        self._close(logs)
 
 
 class EpochLines(Callback):

@@ -124,7 +124,7 @@ class Trainer:
             y: targets, with as many samples.
             batch_size: samples a step, 32 by default; the last batch may be smaller.
             epochs: the number of the last epoch, counted from 1.
-            verbose: "auto" or 1 a progress bar, 2 a line for each epoch, 0 nothing.
+            verbose: "auto" or 1 one progress bar, 2 a line for each epoch, 0 nothing.
             callbacks: what happens between batches and epochs.
             validation_split: the last fraction of x and y is held out and evaluated after each epoch.
             validation_data: (x, y) or (x, y, sample_weight) or a generator, evaluated after each epoch.
@@ -161,7 +161,13 @@ class Trainer:
         self.history = History()
         given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         # progress and history come last, so that they show what other callbacks add to the logs
-        run = CallbackList([*given, *progress(verbose), self.history], self, epochs=epochs, steps=batches.steps)
+        run = CallbackList(
+            [*given, *progress(verbose), self.history],
+            self,
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            steps=batches.steps,
+        )
         self.stop_training = False
         with deferred_interrupt() as interrupt:
             try:
@@ -232,7 +238,7 @@ class Trainer:
         data = as_data(x, y, sample_weight, batch_size)
         self._check(data, self._require_compiled())
         shown = progress(0 if verbose == 2 else verbose)
-        run = CallbackList([*(callbacks or []), *shown], self, epochs=1, steps=length(data, steps))
+        run = CallbackList([*(callbacks or []), *shown], self, steps=length(data, steps))
         results = self._evaluate(data, steps, run)
         if verbose == 2:
             print("Evaluate  " + "  ".join(f"{name} {value:.4g}" for name, value in results.items()))
@@ -264,7 +270,7 @@ class Trainer:
         step = self._step or Step(self)
         step.begin()
         shown = progress(0 if verbose == 2 else verbose)
-        run = CallbackList([*(callbacks or []), *shown], self, epochs=1, steps=length(data, steps))
+        run = CallbackList([*(callbacks or []), *shown], self, steps=length(data, steps))
         run.call("on_predict_begin", {})
         outputs = []
         for number, batch in enumerate(islice(data, steps)):
