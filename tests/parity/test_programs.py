@@ -7,6 +7,8 @@ import pytest
 import dlgpu.layers
 import dlgpu.models
 
+pytestmark = pytest.mark.filterwarnings("ignore:Do not pass an `input_shape`", "ignore:__array__ implementation")
+
 ROWS = {"fnn": 640, "cnn": 96, "rnn": 96, "lstm": 96}
 SHAPES = {"fnn": (20,), "cnn": (64, 64, 3), "rnn": (20, 8), "lstm": (20, 8)}
 
@@ -40,6 +42,8 @@ def build(library, program):
 def test_the_loss_curve_is_keras_own(program, rng):
     x = rng.standard_normal((ROWS[program], *SHAPES[program])).astype("float32")
     target = x.reshape(len(x), -1)[:, :5].sum(axis=1, keepdims=True)
+    if program == "cnn":
+        x *= 0.1  # pixels of unit variance make the first steps of so wide a Dense jump
     y = np.tanh(target) if program == "lstm" else (target > 0).astype("float32")
     ours, theirs = build(dlgpu, program), build(keras, program)
     theirs.set_weights(ours.get_weights())
