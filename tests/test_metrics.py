@@ -292,6 +292,86 @@ def test_auc_is_the_share_of_pairs_in_order(rng):
     assert float(metric.result()) == pytest.approx(((ones > zeros) + 0.5 * (ones == zeros)).mean(), abs=1e-9)
 
 
+def rates(y_true, y_pred, thresholds):
+    """True and false positives and negatives at thresholds, by comparing everything with everything."""
+    positive = y_pred > np.asarray(thresholds, np.float32)[:, None]
+    return [((positive == p) & (y_true == t)).sum(axis=1) for p, t in ((1, 1), (1, 0), (0, 0), (0, 1))]
+
+
+def test_area_under_precision_and_recall_is_an_integral(rng):
+    y_true, y_pred = rng.integers(0, 2, 40), rng.random(40).astype(np.float32)
+    thresholds = [0.2, 0.5, 0.8]
+    metric = metrics.AUC(curve="PR", thresholds=thresholds)
+    metric.update_state(y_true, y_pred)
+    hits, alarms, _, _ = rates(y_true, y_pred, [-1, *thresholds, 2])
+    area = 0.0
+    for h0, a0, h1, a1 in zip(hits[1:], alarms[1:], hits, alarms):  # from few positives to many
+        share = (np.arange(100000) + 0.5) / 100000
+        h, a = h0 + (h1 - h0) * share, a0 + (a1 - a0) * share
+        area += (h / (h + a)).mean() * (h1 - h0) / y_true.sum()
+    assert float(metric.result()) == pytest.approx(area, rel=1e-6)
+    for method, height in (("minoring", np.minimum), ("majoring", np.maximum)):
+        metric = metrics.AUC(curve="pr", thresholds=thresholds, summation_method=method)
+        metric.update_state(y_true, y_pred)
+        precision, recall = hits / np.maximum(hits + alarms, 1), hits / y_true.sum()
+        expected = ((recall[:-1] - recall[1:]) * height(precision[:-1], precision[1:])).sum()
+        assert float(metric.result()) == pytest.approx(expected)
+
+
+def test_the_best_rate_where_another_is_large_enough(rng):
+    y_true, y_pred = rng.integers(0, 2, 40), rng.random(40).astype(np.float32)
+    hits, alarms, rejections, misses = rates(y_true, y_pred, np.linspace(0, 1, 11))
+    recall, specificity = hits / (hits + misses), rejections / (rejections + alarms)
+    precision = hits / np.maximum(hits + alarms, 1)
+    for metric, wanted, bound in (
+        (metrics.SensitivityAtSpecificity(0.6, num_thresholds=11), recall, specificity),
+        (metrics.SpecificityAtSensitivity(0.6, num_thresholds=11), specificity, recall),
+        (metrics.PrecisionAtRecall(0.6, num_thresholds=11), precision, recall),
+        (metrics.RecallAtPrecision(0.4, num_thresholds=11), recall, precision),
+    ):
+        metric.update_state(y_true, y_pred)
+        assert float(metric.result()) == pytest.approx(wanted[bound >= metric.value].max()), metric
+
+
+def test_a_prediction_at_the_threshold_is_negative():
+    y = np.full((1, 1), 0.5)
+    assert float(metrics.BinaryAccuracy()(np.ones((1, 1)), y)) == 0
+    assert float(metrics.TruePositives()(np.ones((1, 1)), y)) == 0
+    assert float(metrics.TruePositives(thresholds=[0.5, 0.4])(np.ones((1, 1)), y)[1]) == 1
+    assert float(metrics.F1Score(average="micro", threshold=0.5)(np.ones((1, 1)), y)) == 0
+
+
+def test_f_scores_by_hand(rng):
+    labels, scores, weight = rng.integers(0, 2, (30, 3)), rng.random((30, 3)), rng.random(30)
+    positive = scores > 0.4
+    hits = ((positive * labels).T * weight).sum(axis=1)
+    precision, recall = hits / (positive.T * weight).sum(axis=1), hits / (labels.T * weight).sum(axis=1)
+    each = 5 * precision * recall / (4 * precision + recall)
+    shares = (labels.T * weight).sum(axis=1) / (labels.T * weight).sum()
+    for average, expected in ((None, each), ("macro", each.mean()), ("weighted", (each * shares).sum())):
+        metric = metrics.FBetaScore(average=average, beta=2.0, threshold=0.4)
+        assert float(metric.result()) == 0
+        metric.update_state(labels, scores, weight)
+        np.testing.assert_allclose(metric.result().numpy(), expected, rtol=1e-5)
+
+
+def test_r2_scores_by_hand(rng):
+    y_true, y_pred, weight = rng.normal(size=(20, 2)) * [1, 3], rng.normal(size=(20, 2)), rng.random(20)[:, None]
+    centre = (y_true * weight).sum(axis=0) / weight.sum()
+    spread = ((y_true - centre) ** 2 * weight).sum(axis=0)
+    each = 1 - ((y_true - y_pred) ** 2 * weight).sum(axis=0) / spread
+    for how, expected in (
+        (None, each),
+        ("uniform_average", each.mean()),
+        ("variance_weighted_average", (each * spread).sum() / spread.sum()),
+    ):
+        metric = metrics.R2Score(class_aggregation=how)
+        metric.update_state(y_true, y_pred, weight)
+        np.testing.assert_allclose(metric.result().numpy(), expected, rtol=1e-9)
+    constant = metrics.R2Score()
+    assert float(constant(np.ones((3, 1)), np.zeros((3, 1)))) == 0
+
+
 def test_nan_is_not_taken_for_success():
     nan = np.full((2, 3), np.nan)
     assert np.isnan(float(metrics.MeanSquaredError()(np.ones((2, 3)), nan)))

@@ -18,6 +18,18 @@ def test_outputs_are_rows_of_the_table():
     assert layer.compute_output_shape((None, 7)) == (None, 7, 3)
 
 
+def test_integers_stay_exact_on_their_way_in():
+    seen = []
+
+    class Spy(Embedding):
+        def call(self, inputs):
+            seen.append(inputs.dtype)
+            return super().call(inputs)
+
+    Spy(5, 3)(np.array([[1]]))  # float32 would merge indices past 2**24
+    assert seen == [np.int64]
+
+
 def test_whole_numbers_in_floats_are_converted():
     layer = Embedding(5, 3)
     np.testing.assert_array_equal(layer(np.array([[1.0, 4.0]])).numpy(), layer(np.array([[1, 4]])).numpy())

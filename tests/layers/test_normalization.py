@@ -105,6 +105,18 @@ def test_layer_normalization_over_any_axes(axis, rng):
     assert layer.gamma.shape == {-1: (3,), 1: (5,)}.get(axis if isinstance(axis, int) else None, (5, 3))
 
 
+def test_defaults_and_masks_of_layer_normalization(rng):
+    x, mask = Tensor(batch(rng, (4, 5, 3))), rng.random((4, 5)) < 0.5
+    x.mask = Tensor(mask)
+    layer = LayerNormalization()
+    outputs = layer(x)
+    np.testing.assert_array_equal(outputs.mask.numpy(), mask)
+    centred = x.numpy() - x.numpy().mean(axis=-1, keepdims=True)
+    expected = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-3)
+    np.testing.assert_allclose(outputs.numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert len(layer.weights) == 2
+
+
 def test_layers_are_described_and_built_again(rng):
     x = batch(rng, (4, 5, 3))
     for layer in (
