@@ -58,13 +58,14 @@ class Functional(Model):
     def _makers(self, symbols: list[Symbol]) -> list[Call]:
         """The calls that make these symbols, save for the model's inputs."""
         given = {id(s) for s in leaves(self.inputs)}
-        makers = []
+        makers: list[Call] = []
         for symbol in symbols:
             if id(symbol) in given:
                 continue
             if symbol.call is None:
                 self.fail(f"the outputs also depend on {symbol.name!r}, which is not among the inputs")
-            makers.append(symbol.call)
+            else:
+                makers.append(symbol.call)
         return makers
 
     def _in_order(self, calls: list[Call], layers: list[Layer]) -> tuple[list[Call], list[Layer]]:

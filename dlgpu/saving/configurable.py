@@ -3,7 +3,7 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ClassVar
@@ -182,7 +182,7 @@ def one_description() -> Iterator[None]:
 
 
 @contextmanager
-def known_objects(objects: "dict[str, Any] | None") -> Iterator[None]:
+def known_objects(objects: "Mapping[str, Any] | None") -> Iterator[None]:
     """Inside the `with`, `deserialize` finds these classes and functions under these names.
 
     Raises:

@@ -56,7 +56,7 @@ def test_get_takes_instances_classes_configurations_and_none():
 
 
 def test_an_unknown_name_names_the_nearest():
-    with pytest.raises(ValueError, match="Unknown fruit 'green_aple'. Did you mean 'green_apple'?"):
+    with pytest.raises(ValueError, match=r"Unknown fruit 'green_aple'\. Did you mean 'green_apple'\?"):
         Fruit.get("green_aple")
 
 
@@ -128,7 +128,7 @@ def test_a_users_class_may_be_defined_again_but_not_take_a_name_of_ours():
     assert Layer.class_named("Mine") is not again()  # the last one counts
     mine = type("Dense", (Layer,), {"__module__": "__main__"})
     assert Layer.class_named("Dense") is Dense
-    with pytest.raises(TypeError, match="layers.dense.Dense'> would be loaded instead of .*another name"):
+    with pytest.raises(TypeError, match=r"layers\.dense\.Dense'> would be loaded instead of .*another name"):
         serialize(mine())
 
 

@@ -1,0 +1,7 @@
+"""`python -m dlgpu`: the command `dlgpu`."""
+
+import sys
+
+from dlgpu.cli import main
+
+sys.exit(main())
