@@ -66,7 +66,7 @@ def prepare(arguments: argparse.Namespace) -> list[Task]:
         dlgpu.set_device(arguments.device)
     dlgpu.current_device()
     files = {name: _save_path(arguments.save, name, len(names) > 1) for name in names if arguments.save}
-    for path in files.values():
+    for path in [arguments.save, *files.values()] if arguments.save else []:
         _require_writable(path, "--save", ".dlgpu", ".safetensors")
     if arguments.plot:
         _require_writable(arguments.plot, "--plot", ".png")

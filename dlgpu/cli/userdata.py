@@ -1,5 +1,6 @@
 """The user's own data, for `dlgpu train --data`: read from a file, checked, and split into train and test."""
 
+import os
 import zipfile
 from typing import Any
 
@@ -77,7 +78,7 @@ def _read_csv(path: str) -> np.ndarray:
         raise ValueError(f"{path} is not a text file") from None
     first = next((line for line in lines if line.strip()), "")
     delimiter = next((d for d in ",;\t" if d in first), ",")
-    header = 0 if all(map(_is_number, first.split(delimiter))) else lines.index(first) + 1
+    header = 0 if all(map(_is_number, first.split(delimiter))) or not first else lines.index(first) + 1
     if not any(line.strip() for line in lines[header:]):
         raise ValueError(f"{path} holds no lines of numbers")
     try:
@@ -140,19 +141,21 @@ def _classes(parts: list[Arrays], path: str) -> Data:
     train, test = numbered if len(numbered) == 2 else split_by_class(*numbered[0])
     if len(test[1]) == 0:
         raise ValueError(f"{path}: expected at least 5 samples of some class, to keep one for the test")
-    return Data(path, train, test, classes=len(labels), labels=tuple(labels.tolist()), raw=True)
+    return Data(os.path.basename(path), train, test, classes=len(labels), labels=tuple(labels.tolist()), raw=True)
 
 
 def _regression(parts: list[Arrays], path: str, series: bool) -> Data:
     parts = [(_floats(x), _floats(y.reshape(len(y), -1))) for x, y in parts]
     train, test = parts if len(parts) == 2 else _split(parts[0], path, at_the_end=series)
     mean = np.broadcast_to(train[1].mean(axis=0), test[1].shape)
-    return Data(path, train, test, baseline=mean, baseline_name="the mean", raw=True)
+    return Data(os.path.basename(path), train, test, baseline=mean, baseline_name="the mean", raw=True)
 
 
 def _series(part: Arrays, path: str) -> Data:
     train, test = _split((_floats(part[0]), _floats(part[1][:, None])), path, at_the_end=True)
-    return Data(path, train, test, baseline=test[0][:, -1, -1:], baseline_name="persistence", raw=True)
+    return Data(
+        os.path.basename(path), train, test, baseline=test[0][:, -1, -1:], baseline_name="persistence", raw=True
+    )
 
 
 def _split(part: Arrays, path: str, at_the_end: bool) -> tuple[Arrays, Arrays]:
