@@ -53,7 +53,7 @@ def convolution_backward(grad, x, kernel, saved, name, needed, strides, padding,
     """
     xp = array_namespace(grad)
     window, filters = kernel.shape[:2], kernel.shape[3]
-    grad_x = xp.zeros(x.shape, x.dtype) if needed[0] else None
+    grad_x = xp.empty(x.shape, x.dtype) if needed[0] else None
     grad_kernel = _zero_weights(xp, kernel.shape, groups, x.dtype) if needed[1] else None
     grad_bias = xp.zeros(filters, x.dtype) if needed[2] else None
     for block, columns in _unfolded(x, window, grad.shape[1:3], strides, padding, dilation, groups, needed[1]):
@@ -81,7 +81,7 @@ def convolution_data_gradient(grad, kernel, size, strides, padding, dilation, gr
         (batch, height, width, channels).
     """
     xp = array_namespace(grad)
-    out = xp.zeros((len(grad), *size, kernel.shape[2] * groups), grad.dtype)
+    out = xp.empty((len(grad), *size, kernel.shape[2] * groups), grad.dtype)
     for block in windows.batch_blocks(len(out), max(out.nbytes, grad.nbytes) // max(1, len(out))):
         _spread(xp.ascontiguousarray(grad[block]), kernel, out[block], strides, padding, dilation, groups)
     return out
@@ -109,8 +109,9 @@ def convolution_kernel_gradient(x, grad, window, strides, padding, dilation, gro
 
 
 def _spread(grad, kernel, out, strides, padding, dilation, groups):
-    """Add the data gradient of a block to `out`: one product and one shifted sum for each place in the kernel."""
+    """Write the data gradient of a block to `out`: one product and one shifted sum for each place in the kernel."""
     xp = array_namespace(grad)
+    out[...] = 0
     height, width, part, filters = kernel.shape
     rows = _by_group(grad, groups)
     weights = kernel.reshape(height, width, part, groups, filters // groups).transpose(0, 1, 3, 4, 2)

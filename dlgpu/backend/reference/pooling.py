@@ -54,9 +54,10 @@ def max_pool_scatter(grad, indices, size, window, strides, padding):
         (batch, height, width, channels).
     """
     xp = array_namespace(grad)
-    out = xp.zeros((len(grad), *size, grad.shape[3]), grad.dtype)
+    out = xp.empty((len(grad), *size, grad.shape[3]), grad.dtype)
     overlapping = window[0] > strides[0] or window[1] > strides[1]
     for block in windows.batch_blocks(len(out), out.nbytes // max(1, len(out))):
+        out[block] = 0  # here and not before the loop, so that the block is in cache
         for k, (_, _, place, source) in enumerate(windows.taps(size, window, strides, padding)):
             target, chosen = out[block][source], indices[block][place] == k
             if overlapping:
@@ -115,9 +116,10 @@ def average_pool_gradient(grad, size, window, strides, padding):
         (batch, height, width, channels).
     """
     xp = array_namespace(grad)
-    out = xp.zeros((len(grad), *size, grad.shape[3]), grad.dtype)
+    out = xp.empty((len(grad), *size, grad.shape[3]), grad.dtype)
     share = grad / _counts(xp, size, grad.shape[1:3], window, strides, padding).astype(grad.dtype)
     for block in windows.batch_blocks(len(out), out.nbytes // max(1, len(out))):
+        out[block] = 0
         for _, _, place, source in windows.taps(size, window, strides, padding):
             target = out[block][source]
             target += share[block][place]
