@@ -103,6 +103,19 @@ def test_a_weight_counts_like_repetition(metric, rng):
     metric.reset_state()
 
 
+def test_weights_may_have_an_axis_more_or_fewer(rng):
+    y_true, y_pred, weight = rng.integers(0, 2, 6), rng.random(6), rng.random(6)
+    for metric in (metrics.Precision(), metrics.MeanSquaredError(), metrics.FalsePositives()):
+        results = []
+        for shapes in (((6,), (6,)), ((6,), (6, 1)), ((6, 1), (6,)), ((6, 1), (6, 1))):
+            metric.update_state(y_true.reshape(shapes[0]), y_pred.reshape(shapes[0]), weight.reshape(shapes[1]))
+            results.append(float(metric.result()))
+            metric.reset_state()
+        assert results == pytest.approx([results[0]] * 4)
+    with pytest.raises(ValueError, match=r"sample_weight of shape \(6, 2\) does not fit values of shape \(6,\)"):
+        metrics.Precision().update_state(y_true, y_pred, np.ones((6, 2)))
+
+
 def test_masked_steps_do_not_count(rng):
     y_true, y_pred, mask = rng.random((3, 4, 2)), rng.random((3, 4, 2)), rng.random((3, 4)) < 0.6
     predictions, weight = Tensor(y_pred), np.array([1.0, 2.0, 0.5])
@@ -333,6 +346,34 @@ def test_the_best_rate_where_another_is_large_enough(rng):
         assert float(metric.result()) == pytest.approx(wanted[bound >= metric.value].max()), metric
 
 
+def test_only_one_class_or_the_top_of_each_row_counts(rng):
+    y_true, y_pred, weight = rng.integers(0, 2, (20, 4)), rng.random((20, 4)), rng.random((20, 1))
+    metric = metrics.Precision(class_id=2)
+    metric.update_state(y_true, y_pred, weight)
+    positive = (y_pred[:, 2] > 0.5) * weight[:, 0]
+    assert float(metric.result()) == pytest.approx((positive * y_true[:, 2]).sum() / positive.sum())
+    metric = metrics.Recall(top_k=2)
+    metric.update_state(y_true, y_pred)
+    top = y_pred >= np.sort(y_pred, axis=1)[:, -2:-1]
+    assert float(metric.result()) == pytest.approx((top * y_true).sum() / y_true.sum())
+    with pytest.raises(ValueError, match="class_id needs predictions of shape"):
+        metrics.Recall(class_id=1).update_state(np.ones(3), np.ones(3))
+
+
+def test_area_from_logits(rng):
+    y_true, logits = rng.integers(0, 2, 40), rng.normal(size=40)
+    one, other = metrics.AUC(from_logits=True), metrics.AUC()
+    one.update_state(y_true, logits)
+    other.update_state(y_true, 1 / (1 + np.exp(-logits)))
+    assert float(one.result()) == pytest.approx(float(other.result()))
+
+
+def test_defaults():
+    assert metrics.TopKCategoricalAccuracy().k == metrics.SparseTopKCategoricalAccuracy().k == 5
+    assert len(metrics.AUC().thresholds) == len(metrics.RecallAtPrecision(0.5).thresholds) == 200
+    assert metrics.MeanSquaredError().values(np.ones(3), np.ones(3, np.float32)).dtype == np.float32
+
+
 def test_a_prediction_at_the_threshold_is_negative():
     y = np.full((1, 1), 0.5)
     assert float(metrics.BinaryAccuracy()(np.ones((1, 1)), y)) == 0
@@ -387,7 +428,7 @@ def test_what_does_not_fit_is_named():
             metrics.get(name).update_state(y[:, :2], y)
     with pytest.raises(ValueError, match=r"expected labels of shape \(4,\), got \(3,\)"):
         metrics.SparseCategoricalAccuracy().update_state(np.zeros(3), y)
-    with pytest.raises(ValueError, match=r"sample_weight of shape \(2, 1\) does not fit values of shape \(4, 3\)"):
+    with pytest.raises(ValueError, match=r"sample_weight of shape \(2,\) does not fit values of shape \(4, 3\)"):
         metrics.Precision().update_state(y, y, np.ones(2))
     with pytest.raises(ValueError, match="sample_weight of shape"):
         metrics.MeanSquaredError().update_state(y, y, np.ones(2))

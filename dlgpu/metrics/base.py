@@ -228,12 +228,11 @@ def aligned(metric: Metric, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
 
 def spread_weight(weight: Any, like: Any) -> Any:
     """A weight of (batch,), (batch, 1) or more axes for each element of `like`."""
-    if weight.ndim > like.ndim:
-        weight = weight.reshape(weight.shape[: like.ndim])
-    weight = weight.reshape(weight.shape + (1,) * (like.ndim - weight.ndim))
-    if any(n not in (1, m) for n, m in zip(weight.shape, like.shape)):
+    shape = weight.shape + (1,) * (like.ndim - weight.ndim)
+    wide = like.shape + (1,) * (weight.ndim - like.ndim)
+    if any(n not in (1, m) for n, m in zip(shape, wide)):
         raise ValueError(f"sample_weight of shape {weight.shape} does not fit values of shape {like.shape}")
-    return array_namespace(like).broadcast_to(weight, like.shape)
+    return array_namespace(like).broadcast_to(weight.reshape(shape[: like.ndim]), like.shape)
 
 
 def masked_weight(sample_weight: Any, mask: Any) -> Any:

@@ -51,8 +51,9 @@ class ConfusionMetric(Metric):
             raise ValueError(f"{self.name}: expected labels of shape {y_pred.shape}, got {y_true.shape}")
         weight = None if sample_weight is None else spread_weight(bare(sample_weight), y_pred)
         if self.top_k is not None:
-            ranks = (-y_pred).argsort(axis=-1, kind="stable").argsort(axis=-1)
-            y_pred = array_namespace(y_pred).where(ranks < self.top_k, y_pred, LEFT_OUT)
+            xp = array_namespace(y_pred)
+            ranks = xp.argsort(xp.argsort(-y_pred, axis=-1, kind="stable"), axis=-1)
+            y_pred = xp.where(ranks < self.top_k, y_pred, LEFT_OUT)
         if self.class_id is not None:
             if y_pred.ndim < 2:
                 raise ValueError(

@@ -8,7 +8,7 @@ import pytest
 
 import dlgpu
 from dlgpu import Tensor, autograd, ops
-from dlgpu.ops.differentiation import with_composite
+from dlgpu.ops.differentiation import pull_back, with_composite
 from dlgpu.tensor import record, wrap
 from dlgpu.testing import gradcheck
 
@@ -56,6 +56,15 @@ def test_nested_gradients():
         return (dlgpu.grad(lambda y: (x * y**3).sum())(y) * x).sum()
 
     np.testing.assert_allclose(dlgpu.grad(of_two)(X, X + 3).numpy(), 6 * X * (X + 3) ** 2)
+
+
+def test_pull_back_gives_constants_unless_asked_otherwise():
+    x, unused = Tensor(X, requires_grad=True), Tensor(X, requires_grad=True)
+    found, missing = pull_back([x * x, Tensor(1.0)], [Tensor(np.ones(3)), None], [x, unused])
+    np.testing.assert_array_equal(found.numpy(), 2 * X)
+    assert not found.requires_grad
+    assert missing is None
+    assert pull_back([x * x], [Tensor(np.ones(3))], [x], create_graph=True)[0].requires_grad
 
 
 def test_create_graph_records_the_gradient():
