@@ -5,7 +5,7 @@ from typing import Any
 
 
 def map_structure(function: Callable, value: Any) -> Any:
-    """`function` of a value, or of each one in a list, tuple or dictionary, in a list or dictionary; None stays None."""
+    """`function` of a value, or of each in a list, tuple or dictionary, as a list or dictionary; None stays None."""
     if isinstance(value, (list, tuple)):
         return [map_structure(function, v) for v in value]
     if isinstance(value, dict):

@@ -126,10 +126,10 @@ class Layer(Configurable):
             kwargs.pop("mask", None)
         outputs = self.call(inputs, **kwargs)
         if mask is not None or self.supports_masking:  # Embedding and Masking make one
-            self._hand_on(outputs, self.compute_mask(inputs, mask), inputs)
+            self._hand_on(outputs, self.compute_mask(inputs, mask))
         return outputs
 
-    def _hand_on(self, outputs: Any, mask: Any, inputs: Any) -> None:
+    def _hand_on(self, outputs: Any, mask: Any) -> None:
         if mask is None:
             return
         masks = mask if isinstance(mask, (list, tuple)) else [mask]
@@ -271,7 +271,7 @@ class Layer(Configurable):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Layer":
-        """A new layer from `get_config()`; where the constructor takes no name or trainable, they are set afterwards."""
+        """A new layer from `get_config()`; a name or trainable that the constructor does not take is set afterwards."""
         takes = inspect.signature(cls.__init__).parameters
         open_ended = any(p.kind is p.VAR_KEYWORD for p in takes.values())
         later = [key for key in ("name", "trainable") if key in config and key not in takes and not open_ended]

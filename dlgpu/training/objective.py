@@ -92,13 +92,14 @@ class Objective:
         """All metrics in order; empty until the first batch has shown the outputs' shapes."""
         return [metric for group in self._bound or [] for metric, _ in group]
 
-    def results(self) -> dict[str, float]:
-        """The loss and the metrics so far, by name; waits for the device."""
+    def results(self) -> dict[str, Any]:
+        """The loss and metrics so far, by name: floats, or arrays for metrics of several values. Waits for the device."""
         found = {"loss": float(self.loss_sum) / self.samples if self.samples else 0.0}
         for name, group in zip(self.names, self._bound or []):
             for metric, _ in group:
                 key = metric.name if len(self.names) == 1 else f"{name}_{metric.name}"
-                found[_unused(key, found)] = float(metric.result())
+                value = metric.result()
+                found[_unused(key, found)] = float(value) if value.size == 1 else value.numpy()
         return found
 
 

@@ -4,6 +4,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from dlgpu.training.callbacks import Callback
 
 READ_EVERY = 0.1  # seconds between reads of the loss from the device
@@ -21,7 +23,8 @@ class ProgressBar(Callback):
 
         steps = self.params["steps"]
         self._bar = tqdm(total=steps and steps * epochs, desc=label, unit="batch", dynamic_ncols=True)
-        self._due, self._done, self._validation = 0.0, 0, {}
+        self._due, self._done = 0.0, 0
+        self._validation: dict[str, str] = {}
 
     def _advance(self, logs: Mapping | None) -> None:
         self._done += 1
@@ -104,4 +107,7 @@ def progress(verbose: "str | int") -> list[Callback]:
 
 
 def _rounded(logs: Mapping | None) -> dict[str, str]:
-    return {name: f"{value:.4g}" for name, value in (logs or {}).items()}
+    def text(value: Any) -> str:
+        return f"{value:.4g}" if np.ndim(value) == 0 else np.array2string(value, precision=3)
+
+    return {name: text(value) for name, value in (logs or {}).items()}

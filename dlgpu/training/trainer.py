@@ -23,7 +23,7 @@ class Results(Mapping):
     def __init__(self, objective: Objective):
         self._objective = objective
 
-    def __getitem__(self, name: str) -> float:
+    def __getitem__(self, name: str) -> Any:
         return self._objective.results()[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -244,7 +244,7 @@ class Trainer:
             print("Evaluate  " + "  ".join(f"{name} {value:.4g}" for name, value in results.items()))
         return self._values(results, return_dict)
 
-    def _evaluate(self, data: Any, steps: int | None, run: CallbackList) -> dict[str, float]:
+    def _evaluate(self, data: Any, steps: int | None, run: CallbackList) -> dict[str, Any]:
         step = self._require_compiled()
         step.objective.reset()
         run.call("on_test_begin", {})
@@ -316,7 +316,7 @@ class Trainer:
         self._check(data, self._require_compiled())
         return data
 
-    def _values(self, results: dict[str, float], return_dict: bool) -> Any:
+    def _values(self, results: dict[str, Any], return_dict: bool) -> Any:
         values = list(results.values())
         return results if return_dict else values[0] if len(values) == 1 else values
 

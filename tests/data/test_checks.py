@@ -7,7 +7,9 @@ from dlgpu.data import ArrayData, as_data
 from dlgpu.data.checks import ROWS_AT_ONCE, as_array, check_finite
 
 
-@pytest.mark.parametrize("bad", [["a", "b"], np.array([object()]), np.array(["2020-01-01"], "datetime64[D]"), [None, 1]])
+@pytest.mark.parametrize(
+    "bad", [["a", "b"], np.array([object()]), np.array(["2020-01-01"], "datetime64[D]"), [None, 1]]
+)
 def test_values_that_are_not_numbers_are_a_type_error(bad):
     with pytest.raises(TypeError, match=r"^x: expected numbers, got an array of dtype"):
         as_array(bad, "x")

@@ -45,7 +45,14 @@ def fit(model, rng):
 
 def test_hooks_come_in_order(fit):
     seen = []
-    hooks = ["on_train_begin", "on_epoch_begin", "on_train_batch_begin", "on_train_batch_end", "on_epoch_end", "on_train_end"]
+    hooks = [
+        "on_train_begin",
+        "on_epoch_begin",
+        "on_train_batch_begin",
+        "on_train_batch_end",
+        "on_epoch_end",
+        "on_train_end",
+    ]
     fit(LambdaCallback(**{h: lambda *a, h=h: seen.append(h) for h in hooks}), epochs=2)
     assert seen == [hooks[0], *hooks[1:5], *hooks[1:5], hooks[5]]
 

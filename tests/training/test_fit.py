@@ -2,6 +2,7 @@
 
 import os
 import signal
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_every_sample_is_seen_once_an_epoch_in_a_new_order():
     model = Watch()
     model.compile("sgd", "mse")
     model.fit(np.arange(50, dtype="float32")[:, None] / 1, np.zeros((50, 1)), batch_size=16, epochs=2, verbose=0)
-    first, second = sum(seen[:4], []), sum(seen[4:], [])
+    first, second = (list(chain(*epoch)) for epoch in (seen[:4], seen[4:]))
     assert sorted(first) == sorted(second) == list(range(50))
     assert first != second
     assert first != list(range(50))
@@ -180,9 +181,7 @@ def test_regularizers_join_the_loss(rng):
     for model in (plain, heavy):
         model.compile(SGD(0.0), "mse")
     penalty = 0.01 * np.square(plain.get_weights()[0]).sum()
-    np.testing.assert_allclose(
-        heavy.evaluate(x, y, verbose=0), plain.evaluate(x, y, verbose=0) + penalty, rtol=1e-5
-    )
+    np.testing.assert_allclose(heavy.evaluate(x, y, verbose=0), plain.evaluate(x, y, verbose=0) + penalty, rtol=1e-5)
 
 
 def test_several_inputs_and_outputs(rng):
@@ -226,7 +225,9 @@ def test_ctrl_c_stops_after_the_step_and_keeps_model_and_history(separable):
         y,
         epochs=50,
         verbose=0,
-        callbacks=[LambdaCallback(on_train_batch_end=press, on_train_end=lambda logs: finished.append(model.get_weights()))],
+        callbacks=[
+            LambdaCallback(on_train_batch_end=press, on_train_end=lambda logs: finished.append(model.get_weights()))
+        ],
     )
     assert history.interrupted
     assert history.epoch == [0, 1]
@@ -256,7 +257,12 @@ def test_an_error_in_a_callback_still_ends_the_run(separable):
 @pytest.mark.parametrize(
     ("x", "y", "error", "message"),
     [
-        (np.zeros((8, 5)), np.zeros(8), ValueError, r"Dense 'narrow': expected inputs of shape \(batch, 4\), got \(1, 5\)"),
+        (
+            np.zeros((8, 5)),
+            np.zeros(8),
+            ValueError,
+            r"Dense 'narrow': expected inputs of shape \(batch, 4\), got \(1, 5\)",
+        ),
         (np.zeros((8, 4)), np.zeros(9), ValueError, "x has 8 samples, but y has 9"),
         (np.zeros((0, 4)), np.zeros(0), ValueError, "x is empty"),
         (np.full((8, 4), np.nan), np.zeros(8), ValueError, "x: row 0 holds NaN"),
@@ -324,3 +330,11 @@ def test_float64_data_trains_in_float32(separable):
     model.fit(x.astype("float64"), y.astype("float64"), verbose=0)
     assert {w.dtype for w in model.get_weights()} == {np.dtype("float32")}
     assert model.predict(x.astype("float64"), verbose=0).dtype == np.float32
+
+
+def test_a_metric_of_several_values_is_reported_as_an_array(rng):
+    model = Sequential([Dense(3, activation="softmax", input_shape=(4,))])
+    model.compile("sgd", "categorical_crossentropy", metrics=["f1_score"])
+    labels = np.eye(3)[rng.integers(0, 3, 12)]
+    history = model.fit(rng.standard_normal((12, 4)), labels, epochs=2, verbose=2).history
+    assert [value.shape for value in history["f1_score"]] == [(3,), (3,)]
