@@ -60,11 +60,13 @@ class Program:
 
 
 def _breast_cancer() -> Data:
-    return Data("breast cancer", *datasets.breast_cancer.load_data(), classes=2)
+    train, test = datasets.breast_cancer.load_data()
+    return Data("breast cancer", train, test, classes=2)
 
 
 def _digits() -> Data:
-    return Data("digits", *datasets.digits.load_data(), classes=10)
+    train, test = datasets.digits.load_data()
+    return Data("digits", train, test, classes=10)
 
 
 def _digits_by_rows() -> Data:
@@ -172,6 +174,5 @@ def _add_units(model: Sequential, y: np.ndarray) -> float:
     deviation = np.where(deviation > 0, deviation, 1)
     layer = Dense(y.shape[1], trainable=False, name="units")
     model.add(layer)
-    layer.kernel.assign(np.diag(deviation))
-    layer.bias.assign(mean)
+    layer.set_weights([np.diag(deviation), mean])
     return float(1 / np.mean(deviation**2))

@@ -31,10 +31,10 @@ class Result:
     goal: str
     seconds: float
 
-    def row(self) -> tuple[str, ...]:
+    def row(self) -> list[str]:
         """What the table has of it."""
         epochs = f"{len(self.history.epoch)}{' (interrupted)' if self.history.interrupted else ''}"
-        return self.name, self.data.name, epochs, self.score, self.goal, f"{self.seconds:.1f} s"
+        return [self.name, self.data.name, epochs, self.score, self.goal, f"{self.seconds:.1f} s"]
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _score(data: Data, predictions: np.ndarray) -> str:
 
 
 def _table(results: list[Result]) -> str:
-    rows = [("Program", "Data", "Epochs", "Test score", "Goal", f"Time on {dlgpu.current_device()}")]
+    rows = [["Program", "Data", "Epochs", "Test score", "Goal", f"Time on {dlgpu.current_device()}"]]
     rows += [result.row() for result in results]
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip() for row in rows]

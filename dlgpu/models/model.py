@@ -77,7 +77,7 @@ class Model(Trainer, Layer):
         save_weights(self, path)
 
     def load_weights(self, path: Any) -> None:
-        """Read all weights from a .safetensors or .dlgpu file; if it does not fit, nothing is changed."""
+        """Read all weights from a .safetensors, .dlgpu or Keras's .weights.h5 file; on an error nothing is changed."""
         from dlgpu.models.saving import load_weights
 
         load_weights(self, path)

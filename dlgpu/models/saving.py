@@ -21,6 +21,7 @@ import dlgpu
 from dlgpu import losses
 from dlgpu.data.structure import map_structure
 from dlgpu.layers.base import Layer
+from dlgpu.models.keras_weights import read_keras_weights
 from dlgpu.parameters import Parameter
 from dlgpu.saving.configurable import deserialize, known_objects, one_description, serialize, snake_case
 from dlgpu.saving.files import (
@@ -115,15 +116,19 @@ def save_weights(model: Any, path: "str | PathLike") -> None:
 
 
 def load_weights(model: Any, path: "str | PathLike") -> None:
-    """Read all weights from a .safetensors or .dlgpu file.
+    """Read all weights from a .safetensors or .dlgpu file, or a .weights.h5 file of Keras 3.
 
     Raises:
         FileNotFoundError: there is no such file.
+        ImportError: a .weights.h5 file, and h5py is not installed.
         ValueError: it does not fit, or is truncated; the model is unchanged then.
     """
     if str(path).endswith(".dlgpu"):
         members = read_archive(path)
         arrays = from_safetensors(members.get("weights.safetensors", b""), path)
+    elif str(path).endswith(".weights.h5"):
+        found = read_keras_weights(model, path)
+        arrays = {name: found[id(weight)] for name, weight in weights_by_path(model).items() if id(weight) in found}
     else:
         _require_extension(path, ".safetensors", "weights", "a .dlgpu file will do, too")
         arrays = read_safetensors(path)

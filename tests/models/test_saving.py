@@ -9,7 +9,20 @@ import numpy as np
 import pytest
 
 from dlgpu import losses, optimizers
-from dlgpu.layers import Add, BatchNormalization, Conv2D, Dense, Embedding, Flatten, GlobalMaxPooling2D, Layer
+from dlgpu.layers import (
+    GRU,
+    LSTM,
+    Add,
+    BatchNormalization,
+    Bidirectional,
+    Conv2D,
+    Dense,
+    Embedding,
+    Flatten,
+    GlobalMaxPooling2D,
+    Layer,
+    TimeDistributed,
+)
 from dlgpu.models import Input, Model, Sequential, load_model, save_model
 from dlgpu.models.saving import weights_by_path
 from dlgpu.ops.random import set_random_seed
@@ -53,12 +66,35 @@ def graph():
     return Model({"a": a, "b": b}, {"x": Dense(2)(joined), "y": Dense(1)(shared(a))})
 
 
-def inputs_for(model):
-    return (
-        {"a": X, "b": X.reshape(24, 2, 2, 1)}
-        if model.output_names == ["x", "y"]
-        else (X if model.built_for is not None or model.input_shape == (4,) else rng.normal(size=(3, 5, 5, 1)))
+def bidirectional():
+    return Sequential(
+        [
+            Input((6,), dtype="int32"),
+            Embedding(9, 4, mask_zero=True),
+            Bidirectional(LSTM(3, return_sequences=True, recurrent_dropout=0.2)),
+            TimeDistributed(Dense(2, activation="relu", kernel_regularizer="l2")),
+            GRU(3, dropout=0.1),
+        ]
     )
+
+
+def encoder_and_decoder():
+    source, target = Input((None, 2)), Input((5, 3))
+    _, *state = LSTM(4, return_state=True)(source)
+    return Model([source, target], LSTM(4, return_sequences=True)(target, initial_state=state))
+
+
+EVERY_KIND = [small, convolutional, nested, shared_between_models, graph, bidirectional, encoder_and_decoder]
+
+
+def inputs_for(make):
+    images = rng.normal(size=(24, 5, 5, 1))
+    return {
+        convolutional: images,
+        graph: {"a": X, "b": images[:, :2, :2]},
+        bidirectional: rng.integers(0, 9, (24, 6)),
+        encoder_and_decoder: [images[:, :3, :2, 0], images[:, :, :3, 0]],
+    }.get(make, X)
 
 
 def assert_same_outputs(one, two, x):
@@ -67,10 +103,10 @@ def assert_same_outputs(one, two, x):
         np.testing.assert_array_equal(first[key], second[key])
 
 
-@pytest.mark.parametrize("make", [small, convolutional, nested, shared_between_models, graph])
+@pytest.mark.parametrize("make", EVERY_KIND)
 def test_a_saved_model_comes_back(tmp_path, make):
     model = make()
-    x = inputs_for(model)
+    x = inputs_for(make)
     for weight in model.weights:  # as after training: running means and the like are no longer what they began with
         weight.assign(rng.uniform(0.1, 1, weight.shape))
     model.save(tmp_path / "m.dlgpu")
@@ -82,11 +118,11 @@ def test_a_saved_model_comes_back(tmp_path, make):
 
 
 def test_weights_go_from_one_model_to_another_of_the_process(tmp_path):
-    for make in (small, convolutional, nested, shared_between_models, graph):
+    for make in EVERY_KIND:
         model, other = make(), make()
         model.save_weights(tmp_path / "w.safetensors")
         other.load_weights(tmp_path / "w.safetensors")
-        assert_same_outputs(other, model, inputs_for(model))
+        assert_same_outputs(other, model, inputs_for(make))
 
 
 def test_weights_come_from_a_whole_model_too(tmp_path):
@@ -111,7 +147,7 @@ def test_paths_name_classes_and_not_layers():
     assert list(weights_by_path(small())) == ["dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias"]
 
 
-@pytest.mark.parametrize("make", [small, convolutional, nested, shared_between_models, graph])
+@pytest.mark.parametrize("make", EVERY_KIND)
 def test_paths_are_unique_and_in_the_order_of_the_weights(make):
     model = make()
     assert [id(w) for w in weights_by_path(model).values()] == [id(w) for w in model.weights]
@@ -163,7 +199,7 @@ def test_losses_and_metrics_of_several_outputs_come_back(tmp_path):
         metrics={"y": ["mae"]},
     )
     model.save(tmp_path / "m.dlgpu")
-    x, y = inputs_for(model), {"x": X[:, :2], "y": Y}
+    x, y = inputs_for(graph), {"x": X[:, :2], "y": Y}
     results = [m.evaluate(x, y, verbose=0, return_dict=True) for m in (model, load_model(tmp_path / "m.dlgpu"))]
     assert results[0] == results[1]
     assert "y_mae" in results[0]
