@@ -11,11 +11,12 @@ def draw(results: Any, path: str) -> None:
     """Loss and score of every run, epoch by epoch, on train and test data, to a .png file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     results = [result for result in results if result.history.epoch]
-    figure = Figure(figsize=(9, 0.3 + 2.4 * len(results)), layout="constrained")
+    layout = ConstrainedLayoutEngine(hspace=0.06, wspace=0.04, w_pad=0.1, h_pad=0.06)
+    figure = Figure(figsize=(9, 0.3 + 2.4 * len(results)), layout=layout)
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(hspace=0.06, wspace=0.04, w_pad=0.1, h_pad=0.06)
     for result, (left, right) in zip(results, figure.subplots(len(results), 2, squeeze=False)):
         history = result.history.history
         score = next(name for name in history if name != "loss" and not name.startswith("val_"))
