@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -87,7 +86,9 @@ def test_ctrl_c_ends_with_the_table_so_far():
         text=True,
     )
     assert process.stdout.readline().startswith("fnn on breast cancer: 456 samples of 30 to 2 classes")
-    time.sleep(1)
+    shown = ""
+    while "Epoch 2" not in shown:
+        shown += process.stderr.read(1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130

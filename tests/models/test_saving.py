@@ -147,6 +147,21 @@ def test_paths_name_classes_and_not_layers():
     assert list(weights_by_path(small())) == ["dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias"]
 
 
+def test_a_layer_in_two_attributes_has_one_path():
+    class Twice(Model):
+        def __init__(self):
+            super().__init__()
+            self.first = Dense(4)
+            self.all = [self.first, Dense(2)]
+
+        def call(self, inputs):
+            return self.all[1](self.first(inputs))
+
+    model = Twice()
+    model(X)
+    assert list(weights_by_path(model)) == ["dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias"]
+
+
 @pytest.mark.parametrize("make", EVERY_KIND)
 def test_paths_are_unique_and_in_the_order_of_the_weights(make):
     model = make()

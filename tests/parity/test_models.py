@@ -47,16 +47,28 @@ def branches(library):
     return library.models.Model([a, b], outputs[::-1])
 
 
+def ladder(library):
+    """A shared layer right before one output, and far from the other: what it needs comes before it in both."""
+    layers = library.layers
+    x = keras_or_ours(library, (4,))
+    shared, first = layers.Dense(4), layers.Dense(4, use_bias=False)
+    far = shared(x)
+    for units in (5, 6, 3):
+        far = layers.Dense(units, activation="tanh")(far)
+    return library.models.Model(x, [shared(first(x)), far])
+
+
 def keras_or_ours(library, shape, dtype="float32"):
     return (library.Input if library is keras else library.models.Input)(shape, dtype=dtype)
 
 
-EVERY = pytest.mark.parametrize("build", [sequential, recurrent, branches])
+EVERY = pytest.mark.parametrize("build", [sequential, recurrent, branches, ladder])
 
 
 def data_for(build, rng):
     x = rng.standard_normal((3, 6, 6, 1)).astype("float32")
-    return {sequential: x, recurrent: rng.integers(0, 9, (3, 4)), branches: [x[:, 0, :4, 0], x[:, 1, :4, 0]]}[build]
+    rows = [x[:, 0, :4, 0], x[:, 1, :4, 0]]
+    return {sequential: x, recurrent: rng.integers(0, 9, (3, 4)), branches: rows, ladder: rows[0]}[build]
 
 
 def randomized(build, rng):
