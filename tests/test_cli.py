@@ -307,9 +307,9 @@ def test_a_model_that_cannot_be_saved_is_said_and_the_table_stays(capsys, tmp_pa
 
     monkeypatch.setattr("dlgpu.models.Sequential.save", full)
     assert main(["train", "fnn", "--epochs", "1", "--save", str(tmp_path / "m.dlgpu")]) == 1
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "fnn" in table(out)
-    assert "m.dlgpu could not be saved: [Errno 28] No space left" in out
+    assert "m.dlgpu could not be written: [Errno 28] No space left" in err
 
 
 def test_doctor_says_what_works(capsys):

@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -84,28 +86,35 @@ def prepare(arguments: argparse.Namespace) -> list[Task]:
 def run(tasks: list[Task], arguments: argparse.Namespace) -> int:
     """Train, save and draw; then print a table of scores and times. The exit status."""
     results: list[Result] = []
-    said: list[str] = []
-    status = 0
+    problems: list[str] = []
+    interrupted = False
     try:
         for task in tasks:
             default_generator().state = task.state
             results.append(_run(task, arguments))
             if task.file:
-                said.append(f"Saved {task.file}.")
-                (task.model.save if task.file.endswith(".dlgpu") else task.model.save_weights)(task.file)
+                save = task.model.save if task.file.endswith(".dlgpu") else task.model.save_weights
+                problems += _problem(task.file, save, task.file)
             if results[-1].history.interrupted:
-                raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        status = INTERRUPTED
-    except OSError as error:
-        said[-1] = f"{task.file} could not be saved: {error}"
-        status = 1
-    if arguments.plot and any(r.history.epoch for r in results):
-        draw(results, arguments.plot)
-        said.append(f"Drew {arguments.plot}.")
+                interrupted = True
+                break
+    except KeyboardInterrupt:  # between two calls of fit, which handles it itself
+        interrupted = True
     print(_table(results))
-    print(*said, sep="\n", end="\n" if said else "")
-    return status
+    if arguments.plot and any(r.history.epoch for r in results):
+        problems += _problem(arguments.plot, draw, results, arguments.plot)
+    for problem in problems:
+        print(f"dlgpu train: error: {problem}", file=sys.stderr)
+    return INTERRUPTED if interrupted else 1 if problems else 0
+
+
+def _problem(path: str, write: Callable, *arguments: Any) -> list[str]:
+    """Write a file; what went wrong, if anything did: what has been trained must not be lost for it."""
+    try:
+        write(*arguments)
+    except OSError as error:
+        return [f"{path} could not be written: {error}"]
+    return []
 
 
 def _run(task: Task, arguments: argparse.Namespace) -> Result:
