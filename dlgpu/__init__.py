@@ -1,11 +1,26 @@
 """dlgpu: deep learning on NumPy and CuPy. Keras's way of building and training, plain arrays underneath."""
 
-from dlgpu import ops
+__version__ = "0.1.0"
+
+from dlgpu import (
+    activations,
+    callbacks,
+    datasets,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    models,
+    ops,
+    optimizers,
+    regularizers,
+    schedules,
+    testing,
+)
 from dlgpu.autograd import no_grad
 from dlgpu.backend.devices import current_device, device, set_device
 from dlgpu.errors import DeviceError
 from dlgpu.ops.differentiation import custom_vjp, grad, value_and_grad
 from dlgpu.ops.random import set_random_seed
+from dlgpu.parameters import Parameter
 from dlgpu.tensor import Tensor
-
-__version__ = "0.1.0"
