@@ -93,7 +93,7 @@ class Objective:
         return [metric for group in self._bound or [] for metric, _ in group]
 
     def results(self) -> dict[str, Any]:
-        """The loss and metrics so far, by name: floats, or arrays for metrics of several values. Waits for the device."""
+        """The loss and metrics so far, by name; a metric of several values as an array. Waits for the device."""
         found = {"loss": float(self.loss_sum) / self.samples if self.samples else 0.0}
         for name, group in zip(self.names, self._bound or []):
             for metric, _ in group:
