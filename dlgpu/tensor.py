@@ -8,6 +8,7 @@ import numpy as np
 
 from dlgpu import autograd
 from dlgpu.backend.devices import Device, current_device, device, device_of, to_host
+from dlgpu.backend.dispatch import is_floating, is_numeric
 
 
 class Tensor:
@@ -52,7 +53,7 @@ class Tensor:
         if not value:
             self.edge = None
         elif self.edge is None:
-            if self.array.dtype.kind != "f" and self.array.dtype.name != "bfloat16":
+            if not is_floating(self.array):
                 raise TypeError(f"only floating tensors can require gradients; this one is {self.array.dtype}")
             self.edge = (Leaf(self), 0)
 
@@ -105,7 +106,7 @@ class Tensor:
             if self.size != 1:
                 raise ValueError(f"backward() of a tensor of shape {self.shape} needs a gradient of that shape")
             return wrap(device_of(self.array).array_namespace.ones_like(self.array))
-        gradient = gradient if isinstance(gradient, Tensor) else Tensor(gradient, self.dtype, self.device)
+        gradient = as_tensor(gradient, self.dtype, self.device)
         if gradient.shape != self.shape:
             raise ValueError(f"expected a gradient of shape {self.shape}, got {gradient.shape}")
         return gradient
@@ -199,9 +200,14 @@ def to_array(value: Any, dtype: Any = None, where: "str | Device | None" = None)
             value = np.asarray(value)
             dtype = np.float32 if value.dtype.kind == "f" else None
     array = target.asarray(value, dtype)
-    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+    if not is_numeric(array):
         raise TypeError(f"expected numbers or booleans, got {type(value).__name__} of dtype {array.dtype}")
     return array
+
+
+def as_tensor(value: Any, dtype: Any = None, device: "str | Device | None" = None) -> Tensor:
+    """A Tensor as it is; anything else as `Tensor(value, dtype, device)`."""
+    return value if isinstance(value, Tensor) else Tensor(value, dtype, device)
 
 
 def wrap(array: Any, edge: "tuple[autograd.Node, int] | None" = None) -> Tensor:

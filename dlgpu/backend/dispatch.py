@@ -60,6 +60,16 @@ def array_namespace(array: Any) -> ModuleType:
     return sys.modules[type(array).__module__.partition(".")[0]]
 
 
+def is_floating(array: Any) -> bool:
+    """Whether the dtype of an array or a Tensor is a floating one (bfloat16 included)."""
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+
+
+def is_numeric(array: Any) -> bool:
+    """Whether the dtype of an array or a Tensor is floating, an integer or boolean."""
+    return array.dtype.kind in "fiub" or array.dtype.name == "bfloat16"
+
+
 def kind_of(array: Any) -> str:
     """The kind of device that an array lives on: "cpu" or "cuda"."""
     return "cpu" if array_namespace(array) is np else "cuda"

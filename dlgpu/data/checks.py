@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from dlgpu.backend.dispatch import array_namespace
+from dlgpu.backend.dispatch import array_namespace, is_numeric
 from dlgpu.data.structure import leaves
 from dlgpu.tensor import Tensor
 
@@ -25,7 +25,7 @@ def as_array(value: Any, name: str) -> Any:
             value = np.asarray(value)
         except ValueError as error:
             raise ValueError(f"{name}: expected rows of one shape, got rows of different lengths ({error})") from None
-    if value.dtype.kind not in "fiub" and value.dtype.name != "bfloat16":
+    if not is_numeric(value):
         raise TypeError(
             f"{name}: expected numbers, got an array of dtype {value.dtype} and shape {value.shape}; "
             "encode text and categories as numbers, and make rows of one length"

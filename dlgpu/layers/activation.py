@@ -6,7 +6,7 @@ from dlgpu import activations
 from dlgpu.layers.base import Layer
 from dlgpu.ops.elementwise import greater, where
 from dlgpu.ops.shape import reshape
-from dlgpu.tensor import Tensor
+from dlgpu.tensor import Tensor, as_tensor
 
 MASKED = -1e9  # what a masked logit counts as: its softmax is 0
 
@@ -150,7 +150,7 @@ class Softmax(SameShape, Layer):
     def call(self, inputs: Tensor, mask: "Tensor | None" = None) -> Tensor:
         if mask is None:
             return activations.softmax(inputs, self.axis)
-        mask = mask if isinstance(mask, Tensor) else Tensor(mask, bool)
+        mask = as_tensor(mask, bool)
         if mask.shape == inputs.shape[: mask.ndim]:
             mask = reshape(mask, mask.shape + (1,) * (inputs.ndim - mask.ndim))
         if mask.ndim > inputs.ndim or any(m not in (1, n) for m, n in zip(mask.shape[::-1], inputs.shape[::-1])):

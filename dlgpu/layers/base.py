@@ -16,7 +16,7 @@ from dlgpu.ops.elementwise import astype
 from dlgpu.parameters import Parameter
 from dlgpu.regularizers import Regularizer
 from dlgpu.saving.configurable import Configurable, snake_case
-from dlgpu.tensor import Tensor
+from dlgpu.tensor import Tensor, as_tensor
 
 _names: dict[str, int] = {}
 _given_names: set[str] = set()  # those of loaded layers among them, so that new ones can join them
@@ -119,7 +119,7 @@ class Layer(Configurable):
             if isinstance(mask, list) and all(m is None for m in mask):
                 mask = None
         else:
-            mask = map_structure(lambda m: m if isinstance(m, Tensor) else Tensor(m), mask)
+            mask = map_structure(as_tensor, mask)
         if "mask" in takes:
             kwargs["mask"] = mask
         else:
@@ -138,11 +138,8 @@ class Layer(Configurable):
                 output.mask = m
 
     def _convert(self, value: Any) -> Tensor:
-        tensor = (
-            value
-            if isinstance(value, Tensor)
-            else Tensor(value, device=None if hasattr(value, "dtype") else current_device())
-        )
+        # a device is named for lists, which otherwise become float32 before they become the layer's dtype
+        tensor = as_tensor(value, device=None if hasattr(value, "dtype") else current_device())
         if self.autocast and tensor.dtype != self.dtype:
             mask, tensor = tensor.mask, astype(tensor, self.dtype)
             tensor.mask = mask

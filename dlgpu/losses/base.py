@@ -5,12 +5,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from dlgpu.backend.dispatch import is_floating
 from dlgpu.errors import unknown_name
 from dlgpu.losses.labels import check_shape, check_values
-from dlgpu.ops.elementwise import astype, floating, is_floating, maximum
+from dlgpu.ops.elementwise import astype, floating, maximum
 from dlgpu.ops.shape import broadcast_to, reshape
 from dlgpu.saving.configurable import Configurable, functions, snake_case
-from dlgpu.tensor import Tensor
+from dlgpu.tensor import Tensor, as_tensor
 
 REDUCTIONS = ("sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "none", None)
 
@@ -51,7 +52,7 @@ class Loss(Configurable):
         """
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
-        y_pred = y_pred if isinstance(y_pred, Tensor) else Tensor(y_pred)
+        y_pred = as_tensor(y_pred)
         y_true = as_labels(y_true, y_pred)
         values = self.call(astype(y_true, y_pred.dtype) if is_floating(y_true) else y_true, y_pred)
         mask = y_pred.mask
@@ -118,8 +119,7 @@ class FunctionLoss(Loss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_true, y_pred = same_rank(y_true, y_pred)
-        values = self.function(y_true, y_pred, **self.options)
-        return values if isinstance(values, Tensor) else Tensor(values)
+        return as_tensor(self.function(y_true, y_pred, **self.options))
 
     def check_labels(self, y_true: Any, y_pred_shape: tuple) -> None:
         if self.labels_between is not None:

@@ -9,7 +9,7 @@ from dlgpu.backend.reference import activation as kernels
 from dlgpu.backend.reference import special
 from dlgpu.errors import unknown_name
 from dlgpu.ops.differentiation import with_composite
-from dlgpu.ops.elementwise import absolute, astype, clip, exp, expm1, floating, greater, less, sign, tanh, where
+from dlgpu.ops.elementwise import absolute, astype, clip, exp, expm1, floating, greater, less, raw, sign, tanh, where
 from dlgpu.ops.linear import matmul
 from dlgpu.tensor import Tensor, record, wrap
 
@@ -25,7 +25,7 @@ def activation(x: Any, name: str, bias: "Tensor | None" = None) -> Tensor:
         (..., units).
     """
     x, bias = floating(x), checked_bias(x, bias, name)
-    array, saved = kernels.bias_activation(x.array, None if bias is None else bias.array, name)
+    array, saved = kernels.bias_activation(x.array, raw(bias), name)
 
     def vjp(grad: Tensor) -> tuple:
         grad_z = kernels.activation_backward(grad.array, saved, name)
@@ -58,7 +58,7 @@ def dense(x: Any, kernel: Tensor, bias: "Tensor | None" = None, name: str = "lin
     bias = checked_bias(kernel, bias, name)
     lead, features = x.shape[:-1], x.shape[-1]
     rows = x.array.reshape(math.prod(lead), features)
-    output, saved = kernels.dense(rows, kernel.array, None if bias is None else bias.array, name)
+    output, saved = kernels.dense(rows, kernel.array, raw(bias), name)
 
     def vjp(grad: Tensor) -> tuple:
         needed = (x.requires_grad, kernel.requires_grad, bias is not None and bias.requires_grad)

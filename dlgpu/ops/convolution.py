@@ -13,7 +13,7 @@ from dlgpu.backend import windows
 from dlgpu.backend.reference import convolution as kernels
 from dlgpu.ops.activation import activation, checked_bias
 from dlgpu.ops.differentiation import with_composite
-from dlgpu.ops.elementwise import astype, floating
+from dlgpu.ops.elementwise import astype, floating, raw
 from dlgpu.ops.shape import reshape
 from dlgpu.tensor import Tensor, record, wrap
 
@@ -69,7 +69,7 @@ def conv2d(
     windows.require_fit(x.shape[1:3], window, padding, dilation)
     geometry = Geometry(strides, padding, dilation, groups)
     bias = checked_bias(kernel, bias, name)
-    output, saved = kernels.convolution(x.array, kernel.array, None if bias is None else bias.array, name, *geometry)
+    output, saved = kernels.convolution(x.array, kernel.array, raw(bias), name, *geometry)
 
     def vjp(grad: Tensor) -> tuple:
         needed = (x.requires_grad, kernel.requires_grad, bias is not None and bias.requires_grad)

@@ -11,7 +11,7 @@ import numpy as np
 from dlgpu import autograd
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.ops.elementwise import astype
-from dlgpu.tensor import Tensor, record, wrap
+from dlgpu.tensor import Tensor, as_tensor, record, wrap
 
 _differentiating: ContextVar[bool] = ContextVar("dlgpu_differentiating", default=False)
 
@@ -168,9 +168,7 @@ class custom_vjp:
                 "write it with dlgpu.ops on Tensors"
             )
         return [
-            astype(g if isinstance(g, Tensor) else Tensor(g), t.dtype)
-            if g is not None and isinstance(t, Tensor)
-            else None
+            astype(as_tensor(g), t.dtype) if g is not None and isinstance(t, Tensor) else None
             for g, t in zip(found, inputs)
         ]
 

@@ -9,18 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from dlgpu.backend.dispatch import array_namespace
-from dlgpu.tensor import Tensor, record, wrap
-
-
-def is_floating(x: Tensor) -> bool:
-    """Whether the dtype is a floating one (bfloat16 included)."""
-    return x.dtype.kind == "f" or x.dtype.name == "bfloat16"
+from dlgpu.backend.dispatch import array_namespace, is_floating
+from dlgpu.tensor import Tensor, as_tensor, record, wrap
 
 
 def floating(x: Any) -> Tensor:
     """`x` as a floating Tensor; integers and booleans become float32."""
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x)
     return x if is_floating(x) else wrap(x.array.astype(np.float32))
 
 
@@ -30,20 +25,20 @@ def operands(a: Any, b: Any) -> tuple[Any, Any]:
     if a_number and b_number:
         return Tensor(a), b
     if b_number:
-        a = a if isinstance(a, Tensor) else Tensor(a)
+        a = as_tensor(a)
         return (floating(a), float(b)) if isinstance(b, float) else (a, b)
     if a_number:
-        b = b if isinstance(b, Tensor) else Tensor(b)
+        b = as_tensor(b)
         return (float(a), floating(b)) if isinstance(a, float) else (a, b)
-    a = a if isinstance(a, Tensor) else Tensor(a)
-    b = b if isinstance(b, Tensor) else Tensor(b)
+    a = as_tensor(a)
+    b = as_tensor(b)
     if a.dtype != b.dtype and is_floating(a) != is_floating(b):
         return (a, astype(b, a.dtype)) if is_floating(a) else (astype(a, b.dtype), b)
     return a, b
 
 
 def raw(x: Any) -> Any:
-    """The array of a Tensor; a Python number as it is."""
+    """The array of a Tensor; anything else, such as a number or None, as it is."""
     return x.array if isinstance(x, Tensor) else x
 
 
@@ -77,7 +72,7 @@ def astype(x: Tensor, dtype: Any) -> Tensor:
     if x.dtype == np.dtype(dtype):
         return x
     array, origin = x.array.astype(dtype), x.dtype
-    return record(array, (x,), lambda grad: (astype(grad, origin),)) if is_floating(wrap(array)) else wrap(array)
+    return record(array, (x,), lambda grad: (astype(grad, origin),)) if is_floating(array) else wrap(array)
 
 
 def add(a: Any, b: Any) -> Tensor:
@@ -156,25 +151,25 @@ def _array(a: Any, b: Any) -> Any:
 
 def negative(x: Any) -> Tensor:
     """-x."""
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x)
     return record(-x.array, (x,), lambda grad: (-grad,))
 
 
 def absolute(x: Any) -> Tensor:
     """|x|; the derivative at 0 is 0."""
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x)
     return record(abs(x.array), (x,), lambda grad: (grad * sign(x),))
 
 
 def sign(x: Any) -> Tensor:
     """-1, 0 or 1; a constant."""
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x)
     return wrap(array_namespace(x.array).sign(x.array))
 
 
 def square(x: Any) -> Tensor:
     """x * x."""
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x)
     return record(x.array * x.array, (x,), lambda grad: (grad * x * 2,))
 
 
@@ -243,7 +238,7 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     low, high = (v if v is None else int(v) if isinstance(v, (int, np.integer)) else float(v) for v in (low, high))
     if isinstance(low, float) or isinstance(high, float):
         x = floating(x)
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x)
     array = array_namespace(x.array).clip(x.array, low, high)
 
     def vjp(grad: Tensor) -> tuple:
@@ -254,7 +249,7 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """`a` where condition holds, else `b`; nothing flows to the one that was not chosen."""
-    condition = condition if isinstance(condition, Tensor) else Tensor(condition, bool)
+    condition = as_tensor(condition, bool)
     a, b = operands(a, b)
     chosen = condition.array.astype(bool, copy=False)
     return record(
@@ -302,10 +297,10 @@ def less_equal(a: Any, b: Any) -> Tensor:
 
 def isnan(x: Any) -> Tensor:
     """Whether each value is NaN, boolean."""
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x)
     return wrap(array_namespace(x.array).isnan(x.array))
 
 
 def stop_gradient(x: Any) -> Tensor:
     """x as a constant."""
-    return (x if isinstance(x, Tensor) else Tensor(x)).detach()
+    return as_tensor(x).detach()

@@ -5,7 +5,7 @@ from typing import Any
 
 from dlgpu.backend.reference import embedding as kernels
 from dlgpu.ops.shape import reshape
-from dlgpu.tensor import Tensor, record
+from dlgpu.tensor import Tensor, as_tensor, record
 
 
 def gather(table: Any, indices: Any) -> Tensor:
@@ -20,7 +20,7 @@ def gather(table: Any, indices: Any) -> Tensor:
         TypeError: the indices are not integers.
         ValueError: an index is out of range.
     """
-    table = table if isinstance(table, Tensor) else Tensor(table)
+    table = as_tensor(table)
     indices = _integers("gather", indices)
     if table.ndim == 0:
         raise ValueError("gather: the table needs at least one dimension")
@@ -44,7 +44,7 @@ def scatter_add(values: Any, indices: Any, rows: int) -> Tensor:
         TypeError: the indices are not integers.
         ValueError: an index is out of range, or shapes do not fit.
     """
-    values = values if isinstance(values, Tensor) else Tensor(values)
+    values = as_tensor(values)
     indices = _integers("scatter_add", indices)
     if values.shape[: indices.ndim] != indices.shape:
         raise ValueError(f"scatter_add: values of shape {values.shape} do not fit indices of shape {indices.shape}")
@@ -56,7 +56,7 @@ def scatter_add(values: Any, indices: Any, rows: int) -> Tensor:
 
 
 def _integers(name: str, indices: Any) -> Tensor:
-    indices = indices if isinstance(indices, Tensor) else Tensor(indices)
+    indices = as_tensor(indices)
     if indices.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integer indices, got {indices.dtype}")
     return indices

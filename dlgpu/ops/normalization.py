@@ -7,10 +7,10 @@ from typing import Any
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import normalization as kernels
 from dlgpu.ops.differentiation import with_composite
-from dlgpu.ops.elementwise import floating, sqrt, square
-from dlgpu.ops.reduction import axes_of, mean, sum
-from dlgpu.ops.shape import axis_of, reshape, transpose
-from dlgpu.tensor import Tensor, record, wrap
+from dlgpu.ops.elementwise import floating, raw, sqrt, square
+from dlgpu.ops.reduction import mean, sum
+from dlgpu.ops.shape import axes_of, axis_of, reshape, transpose
+from dlgpu.tensor import Tensor, as_tensor, record, wrap
 
 
 def batch_normalization(
@@ -40,12 +40,12 @@ def batch_normalization(
     channels = _check("batch_normalization", x, axis, scale, offset)
     places = None if mask is None else _places(mask, x.shape, axis_of(axis, x.ndim))
     rows, back = _as_rows(x, (axis_of(axis, x.ndim),), channels)
-    array, average, variance = kernels.batch_normalization(rows.array, _raw(scale), _raw(offset), epsilon, places)
+    array, average, variance = kernels.batch_normalization(rows.array, raw(scale), raw(offset), epsilon, places)
     inputs = (rows, scale, offset)
 
     def vjp(grad: Tensor) -> tuple:
         found = kernels.batch_normalization_backward(
-            grad.array, rows.array, average, variance, _raw(scale), epsilon, places
+            grad.array, rows.array, average, variance, raw(scale), epsilon, places
         )
         return tuple(wrap(g) for g in found)
 
@@ -86,7 +86,7 @@ def normalize(
     inputs = (rows, average, variance, scale, offset)
     if any(t is not None and t.requires_grad for t in inputs):
         return back(_scaled(rows - average, variance, scale, offset, epsilon))
-    arrays = [_raw(t) for t in inputs]
+    arrays = [raw(t) for t in inputs]
     return back(wrap(kernels.normalize(*arrays, epsilon)))
 
 
@@ -119,11 +119,11 @@ def layer_normalization(
     rows, back = _as_rows(x, axes, features)
     if len(axes) > 1:
         scale, offset = (None if t is None else reshape(t, (features,)) for t in (scale, offset))
-    array, average, variance = kernels.layer_normalization(rows.array, _raw(scale), _raw(offset), epsilon)
+    array, average, variance = kernels.layer_normalization(rows.array, raw(scale), raw(offset), epsilon)
     inputs = (rows, scale, offset)
 
     def vjp(grad: Tensor) -> tuple:
-        found = kernels.layer_normalization_backward(grad.array, rows.array, average, variance, _raw(scale), epsilon)
+        found = kernels.layer_normalization_backward(grad.array, rows.array, average, variance, raw(scale), epsilon)
         return tuple(wrap(g) for g in found)
 
     def composite(x: Tensor, scale: "Tensor | None", offset: "Tensor | None") -> Tensor:
@@ -153,7 +153,7 @@ def _check(name: str, x: Tensor, axis: int, *others: "Tensor | None") -> int:
 
 def _places(mask: Any, shape: tuple, axis: int) -> Any:
     """The mask as a bare array with a boolean for each row."""
-    mask = mask if isinstance(mask, Tensor) else Tensor(mask)
+    mask = as_tensor(mask)
     if axis != len(shape) - 1 or mask.shape != shape[: mask.ndim] or mask.ndim == len(shape):
         raise ValueError(f"batch_normalization: a mask of shape {mask.shape} does not fit inputs of shape {shape}")
     wide = mask.array.astype(bool).reshape(mask.shape + (1,) * (len(shape) - 1 - mask.ndim))
@@ -174,7 +174,3 @@ def _as_rows(x: Tensor, axes: tuple, features: int) -> tuple[Tensor, Callable[[T
         return output if last else transpose(output, [order.index(a) for a in range(x.ndim)])
 
     return rows, back
-
-
-def _raw(x: "Tensor | None") -> Any:
-    return None if x is None else x.array

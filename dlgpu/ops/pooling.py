@@ -6,7 +6,7 @@ from dlgpu.backend import windows
 from dlgpu.backend.reference import pooling as kernels
 from dlgpu.ops.elementwise import floating
 from dlgpu.ops.shape import reshape
-from dlgpu.tensor import Tensor, record
+from dlgpu.tensor import Tensor, as_tensor, record
 
 
 def max_pool(x: Any, window: Any, strides: Any = None, padding: Any = "valid") -> Tensor:
@@ -22,7 +22,7 @@ def max_pool(x: Any, window: Any, strides: Any = None, padding: Any = "valid") -
     Raises:
         ValueError: x has another number of dimensions, or the window does not fit.
     """
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x)
     image, *geometry = _geometry("max_pool", x, window, strides, padding)
     values, indices = kernels.max_pool(image.array, *geometry)
     size = image.shape[1:3]

@@ -13,7 +13,7 @@ from dlgpu.backend.reference import recurrent as kernels
 from dlgpu.ops.activation import activation as fused_activation
 from dlgpu.ops.activation import fused_name
 from dlgpu.ops.differentiation import with_composite
-from dlgpu.ops.elementwise import astype, floating, where
+from dlgpu.ops.elementwise import astype, floating, raw, where
 from dlgpu.ops.linear import matmul
 from dlgpu.ops.shape import split
 from dlgpu.tensor import Tensor, record, wrap
@@ -161,11 +161,11 @@ def gru(
 def _fused(forward: Callable, backward: Callable, step: Callable, inputs: Sequence, mask: Any, *variant: Any) -> Any:
     """The sequence by kernels, and by `_loop` when the derivative is to be differentiated."""
     x, kernel, recurrent_kernel, bias = inputs[:4]
-    *outputs, saved = forward(*[None if t is None else t.array for t in inputs], mask, *variant)
+    *outputs, saved = forward(*map(raw, inputs), mask, *variant)
 
     def vjp(*grads: Any) -> list:
         wanted = x.requires_grad, any(w is not None and w.requires_grad for w in (kernel, recurrent_kernel, bias))
-        arrays = [None if g is None else g.array for g in grads]
+        arrays = list(map(raw, grads))
         found = backward(kernel.array, recurrent_kernel.array, saved, arrays, wanted, *variant)
         return [None if g is None else wrap(g) for g in found]
 

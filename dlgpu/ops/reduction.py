@@ -1,18 +1,12 @@
 """Reductions over axes, with NumPy's names and arguments."""
 
+import math
 from typing import Any
 
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.ops.elementwise import equal, exp, floating, log, spread, sqrt, square, stop_gradient, where
-from dlgpu.ops.shape import axis_of
-from dlgpu.tensor import Tensor, record, wrap
-
-
-def axes_of(axis: Any, ndim: int) -> tuple[int, ...]:
-    """The axes that `axis` names, counted from 0; None names all."""
-    if axis is None:
-        return tuple(range(ndim))
-    return tuple(sorted(axis_of(a, ndim) for a in (axis if isinstance(axis, (tuple, list)) else (axis,))))
+from dlgpu.ops.shape import axes_of, axis_of
+from dlgpu.tensor import Tensor, as_tensor, record, wrap
 
 
 def _kept(shape: tuple, axes: tuple) -> tuple:
@@ -26,7 +20,7 @@ def _restore(x: Tensor, shape: tuple, axes: tuple) -> Tensor:
 
 def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The sum over `axis` (all axes by default)."""
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x)
     axes, shape = axes_of(axis, x.ndim), x.shape
     return record(x.array.sum(axis=axes, keepdims=keepdims), (x,), lambda grad: (_restore(grad, shape, axes),))
 
@@ -35,9 +29,7 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The mean over `axis`; integers average as float32."""
     x = floating(x)
     axes, shape = axes_of(axis, x.ndim), x.shape
-    count = 1
-    for a in axes:
-        count *= shape[a]
+    count = math.prod(shape[a] for a in axes)
     array = x.array.mean(axis=axes, keepdims=keepdims)
     return record(array, (x,), lambda grad: (_restore(grad / count, shape, axes),))
 
@@ -64,7 +56,7 @@ def min(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 
 def _extreme(name: str, x: Any, axis: Any, keepdims: bool) -> Tensor:
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x)
     axes, shape = axes_of(axis, x.ndim), x.shape
     array = getattr(x.array, name)(axis=axes, keepdims=keepdims)
 
@@ -90,8 +82,8 @@ def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 def cumsum(x: Any, axis: int) -> Tensor:
     """Running sums along one axis."""
-    x = x if isinstance(x, Tensor) else Tensor(x)
-    (a,) = axes_of(axis, x.ndim)
+    x = as_tensor(x)
+    a = axis_of(axis, x.ndim)
     flip = (slice(None),) * a + (slice(None, None, -1),)
     array = array_namespace(x.array).cumsum(x.array, axis=a)
     return record(array, (x,), lambda grad: (cumsum(grad[flip], a)[flip],))
@@ -99,21 +91,21 @@ def cumsum(x: Any, axis: int) -> Tensor:
 
 def argmax(x: Any, axis: "int | None" = None) -> Tensor:
     """The index of the largest value along `axis`, the first of several."""
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x)
     return wrap(x.array.argmax(axis=axis))
 
 
 def argmin(x: Any, axis: "int | None" = None) -> Tensor:
     """The index of the smallest value along `axis`, the first of several."""
-    x = x if isinstance(x, Tensor) else Tensor(x)
+    x = as_tensor(x)
     return wrap(x.array.argmin(axis=axis))
 
 
 def all(x: Any, axis: Any = None) -> Tensor:
     """Whether every value is true."""
-    return wrap((x if isinstance(x, Tensor) else Tensor(x)).array.all(axis=axis))
+    return wrap(as_tensor(x).array.all(axis=axis))
 
 
 def any(x: Any, axis: Any = None) -> Tensor:
     """Whether some value is true."""
-    return wrap((x if isinstance(x, Tensor) else Tensor(x)).array.any(axis=axis))
+    return wrap(as_tensor(x).array.any(axis=axis))

@@ -7,14 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from dlgpu.backend.dispatch import array_namespace
+from dlgpu.backend.dispatch import array_namespace, is_floating
 from dlgpu.backend.reference import embedding as kernels
-from dlgpu.ops.elementwise import astype, is_floating, spread
-from dlgpu.tensor import Tensor, record, wrap
-
-
-def _tensor(x: Any) -> Tensor:
-    return x if isinstance(x, Tensor) else Tensor(x)
+from dlgpu.ops.elementwise import astype, spread
+from dlgpu.tensor import Tensor, as_tensor, record, wrap
 
 
 def axis_of(axis: int, ndim: int) -> int:
@@ -28,9 +24,16 @@ def axis_of(axis: int, ndim: int) -> int:
     return axis % ndim
 
 
+def axes_of(axis: Any, ndim: int) -> tuple[int, ...]:
+    """The axes that an axis, several or None (all) name, counted from 0, in ascending order."""
+    if axis is None:
+        return tuple(range(ndim))
+    return tuple(sorted(axis_of(a, ndim) for a in (axis if isinstance(axis, (tuple, list)) else (axis,))))
+
+
 def reshape(x: Any, *shape: Any) -> Tensor:
     """The same values in another shape; one length may be -1."""
-    x = _tensor(x)
+    x = as_tensor(x)
     wanted = shape[0] if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)) else shape
     origin = x.shape
     return record(x.array.reshape(wanted), (x,), lambda grad: (reshape(grad, origin),))
@@ -38,7 +41,7 @@ def reshape(x: Any, *shape: Any) -> Tensor:
 
 def transpose(x: Any, axes: "Sequence[int] | None" = None) -> Tensor:
     """The axes in another order, reversed by default."""
-    x = _tensor(x)
+    x = as_tensor(x)
     order = tuple(range(x.ndim))[::-1] if axes is None else tuple(axis_of(a, x.ndim) for a in axes)
     array = x.array.transpose(order)
     return record(array, (x,), lambda grad: (transpose(grad, np.argsort(order).tolist()),))
@@ -46,13 +49,13 @@ def transpose(x: Any, axes: "Sequence[int] | None" = None) -> Tensor:
 
 def swapaxes(x: Any, first: int, second: int) -> Tensor:
     """Two axes exchanged."""
-    x = _tensor(x)
+    x = as_tensor(x)
     return record(x.array.swapaxes(first, second), (x,), lambda grad: (swapaxes(grad, first, second),))
 
 
 def moveaxis(x: Any, source: int, destination: int) -> Tensor:
     """One axis moved to another place."""
-    x = _tensor(x)
+    x = as_tensor(x)
     source, destination = axis_of(source, x.ndim), axis_of(destination, x.ndim)
     order = [a for a in range(x.ndim) if a != source]
     order.insert(destination, source)
@@ -61,26 +64,26 @@ def moveaxis(x: Any, source: int, destination: int) -> Tensor:
 
 def expand_dims(x: Any, axis: int) -> Tensor:
     """A new axis of length 1 at `axis`."""
-    x = _tensor(x)
+    x = as_tensor(x)
     place = axis_of(axis, x.ndim + 1)
     return reshape(x, (*x.shape[:place], 1, *x.shape[place:]))
 
 
 def squeeze(x: Any, axis: "int | None" = None) -> Tensor:
     """Without the axis `axis`, or without all axes, of length 1."""
-    x = _tensor(x)
+    x = as_tensor(x)
     return reshape(x, x.array.squeeze(axis).shape)
 
 
 def broadcast_to(x: Any, shape: Sequence[int]) -> Tensor:
     """x repeated along new axes and axes of length 1; a read-only view."""
-    x = _tensor(x)
+    x = as_tensor(x)
     return spread(x, tuple(shape), len(shape) - x.ndim)
 
 
 def concatenate(tensors: Sequence, axis: int = 0) -> Tensor:
     """Tensors joined along an axis that they have; integers beside floating tensors take their dtype."""
-    inputs = [_tensor(t) for t in tensors]
+    inputs = [as_tensor(t) for t in tensors]
     if not inputs:
         raise ValueError("concatenate needs at least one tensor")
     found = [t.dtype for t in inputs if is_floating(t)]
@@ -103,7 +106,7 @@ def stack(tensors: Sequence, axis: int = 0) -> Tensor:
 
 def split(x: Any, parts: "int | Sequence[int]", axis: int = 0) -> list:
     """x cut along an axis into so many equal parts, or before the given indices."""
-    x = _tensor(x)
+    x = as_tensor(x)
     lead = (slice(None),) * axis_of(axis, x.ndim)
     length = x.shape[axis]
     if isinstance(parts, int):
@@ -116,7 +119,7 @@ def split(x: Any, parts: "int | Sequence[int]", axis: int = 0) -> list:
 
 def repeat(x: Any, repeats: int, axis: int) -> Tensor:
     """Each value `repeats` times in a row along an axis."""
-    x = _tensor(x)
+    x = as_tensor(x)
     place = axis_of(axis, x.ndim)
     wide = broadcast_to(expand_dims(x, place + 1), (*x.shape[: place + 1], repeats, *x.shape[place + 1 :]))
     return reshape(wide, (*x.shape[:place], x.shape[place] * repeats, *x.shape[place + 1 :]))
@@ -124,7 +127,7 @@ def repeat(x: Any, repeats: int, axis: int) -> Tensor:
 
 def tile(x: Any, repeats: "int | Sequence[int]") -> Tensor:
     """x as a whole so many times along each axis; fewer numbers than axes count from the last, as in NumPy."""
-    x = _tensor(x)
+    x = as_tensor(x)
     times = (repeats,) if isinstance(repeats, (int, np.integer)) else tuple(repeats)
     ndim = max(len(times), x.ndim)
     times, shape = (1,) * (ndim - len(times)) + times, (1,) * (ndim - x.ndim) + x.shape
@@ -135,7 +138,7 @@ def tile(x: Any, repeats: "int | Sequence[int]") -> Tensor:
 
 def pad(x: Any, widths: "Sequence[tuple[int, int]]", value: float = 0.0) -> Tensor:
     """x with `widths[axis] = (before, after)` constant values around it."""
-    x = _tensor(x)
+    x = as_tensor(x)
     if len(widths) != x.ndim:
         raise ValueError(f"pad: expected {x.ndim} pairs of widths, one for each axis, got {len(widths)}")
     inner = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape))
@@ -145,13 +148,13 @@ def pad(x: Any, widths: "Sequence[tuple[int, int]]", value: float = 0.0) -> Tens
 
 def flip(x: Any, axis: int) -> Tensor:
     """x in the opposite order along an axis; a view."""
-    x = _tensor(x)
+    x = as_tensor(x)
     return x[(slice(None),) * axis_of(axis, x.ndim) + (slice(None, None, -1),)]
 
 
 def getitem(x: Any, index: Any) -> Tensor:
     """x[index] as NumPy indexes; gradients of values that were taken several times add up."""
-    x = _tensor(x)
+    x = as_tensor(x)
     plain = tuple(_plain(i) for i in index) if isinstance(index, tuple) else _plain(index)
     shape = x.shape
     return record(x.array[plain], (x,), lambda grad: (_put(grad, plain, shape),))
@@ -192,7 +195,7 @@ def take_along_axis(x: Any, indices: Any, axis: int) -> Tensor:
         indices: integers of as many dimensions, of which those other than `axis` broadcast against x.
         axis: along which to take.
     """
-    x, indices = _tensor(x), _tensor(indices)
+    x, indices = as_tensor(x), as_tensor(indices)
     place = axis_of(axis, x.ndim)
     if indices.ndim != x.ndim:
         raise ValueError(f"take_along_axis: expected indices of {x.ndim} dimensions, got shape {indices.shape}")
@@ -203,6 +206,6 @@ def take_along_axis(x: Any, indices: Any, axis: int) -> Tensor:
 
 def one_hot(labels: Any, classes: int, dtype: Any = np.float32) -> Tensor:
     """(...,) integers in [0, classes) as (..., classes) rows with a 1 at the label."""
-    labels = _tensor(labels)
+    labels = as_tensor(labels)
     xp = array_namespace(labels.array)
     return wrap((labels.array[..., None] == xp.arange(classes)).astype(dtype))

@@ -9,8 +9,9 @@ from dlgpu.backend.reference import softmax as kernels
 from dlgpu.ops.activation import softplus
 from dlgpu.ops.differentiation import with_composite
 from dlgpu.ops.elementwise import astype, clip, exp, floating, log, log1p
-from dlgpu.ops.reduction import axes_of, mean
-from dlgpu.tensor import Tensor, record, wrap
+from dlgpu.ops.reduction import mean
+from dlgpu.ops.shape import axes_of
+from dlgpu.tensor import Tensor, as_tensor, record, wrap
 
 
 def softmax(x: Any, axis: Any = -1) -> Tensor:
@@ -133,7 +134,7 @@ def _row_loss(
 ) -> Tensor:
     """A kernel over the rows of x (..., n) and of the targets (..., n), or (...,) where they are integers."""
     x = floating(x)
-    targets = targets if isinstance(targets, Tensor) else Tensor(targets, device=x.device)
+    targets = as_tensor(targets, device=x.device)
     if takes_integers and targets.shape == x.shape[:-1] and targets.dtype.kind in "iu":
         flat = targets.array.reshape(-1)
     elif x.ndim and targets.shape == x.shape:

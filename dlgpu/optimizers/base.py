@@ -12,7 +12,7 @@ from dlgpu.backend.reference import update as kernels
 from dlgpu.parameters import FlatParameters, Parameter, flatten
 from dlgpu.saving.configurable import Configurable, serialize
 from dlgpu.schedules import Schedule
-from dlgpu.tensor import Tensor
+from dlgpu.tensor import Tensor, as_tensor
 
 
 class Optimizer(Configurable):
@@ -147,7 +147,7 @@ class Optimizer(Configurable):
         Raises:
             ValueError: there are no gradients, or one is of another shape than its parameter.
         """
-        pairs = [(g if g is None or isinstance(g, Tensor) else Tensor(g), p) for g, p in grads_and_vars]
+        pairs = [(None if g is None else as_tensor(g), p) for g, p in grads_and_vars]
         if all(g is None for g, _ in pairs):
             self.fail("no gradients: the loss does not depend on any of the parameters")
         for gradient, p in pairs:
