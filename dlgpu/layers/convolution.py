@@ -4,7 +4,6 @@ from typing import Any
 
 from dlgpu import activations
 from dlgpu.layers.windowed import Windowed
-from dlgpu.ops.activation import fused_name
 from dlgpu.ops.convolution import conv1d, conv2d, conv2d_transpose, transposed_length
 from dlgpu.tensor import Tensor
 
@@ -64,16 +63,21 @@ class Convolution(Windowed):
         self.channels: int | None = None
 
     def build(self, input_shape: tuple) -> None:
-        self.compute_output_shape(input_shape)
-        self.channels = input_shape[-1]
-        if self.channels is None:
-            self.fail(f"the number of channels must be known, got inputs of shape {input_shape}")
-        if self.channels % self.groups:
-            self.fail(f"the channels must divide by groups, got {self.channels} channels and {self.groups} groups")
+        channels = self.read_channels(input_shape)
+        if channels % self.groups:
+            self.fail(f"the channels must divide by groups, got {channels} channels and {self.groups} groups")
         self.kernel = self.add_weight(
-            self.kernel_shape(self.channels), self.initializers[0], "kernel", regularizer=self.regularizers[0]
+            self.kernel_shape(channels), self.initializers[0], "kernel", regularizer=self.regularizers[0]
         )
         self.add_bias(self.filters)
+
+    def read_channels(self, input_shape: tuple) -> int:
+        """The number of channels that the layer is built for from now on."""
+        self.compute_output_shape(input_shape)  # for its errors
+        if input_shape[-1] is None:
+            self.fail(f"the number of channels must be known, got inputs of shape {input_shape}")
+        self.channels = input_shape[-1]
+        return input_shape[-1]
 
     def kernel_shape(self, channels: int) -> tuple:
         """The shape of the kernel for so many input channels."""
@@ -90,12 +94,10 @@ class Convolution(Windowed):
         return self.activated(inputs, self.kernel, self.groups)
 
     def activated(self, inputs: Tensor, kernel: Tensor, groups: int) -> Tensor:
-        """activation(convolution(inputs, kernel) + bias), fused where it can be."""
-        name = fused_name(self.activation)
+        """activation(convolution(inputs, kernel) + bias)"""
         convolve: Any = conv2d if self.rank == 2 else conv1d
         geometry = self.strides, self.padding, self.dilation_rate, groups
-        outputs = convolve(inputs, kernel, self.bias, *geometry, name or "linear")
-        return outputs if name else self.activation(outputs)
+        return convolve(inputs, kernel, self.bias, *geometry, self.activation)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         lengths = self.slide(input_shape, self.kernel_size, self.strides, self.padding, self.dilation_rate)
@@ -208,12 +210,9 @@ class SeparableConv2D(Convolution):
         self.pointwise = pointwise_initializer, pointwise_regularizer
 
     def build(self, input_shape: tuple) -> None:
-        self.compute_output_shape(input_shape)
-        self.channels = input_shape[-1]
-        if self.channels is None:
-            self.fail(f"the number of channels must be known, got inputs of shape {input_shape}")
-        shape = (*self.kernel_size, self.channels, self.depth_multiplier)
-        mixed = (1, 1, self.channels * self.depth_multiplier, self.filters)
+        channels = self.read_channels(input_shape)
+        shape = (*self.kernel_size, channels, self.depth_multiplier)
+        mixed = (1, 1, channels * self.depth_multiplier, self.filters)
         make, regularizer = self.initializers[0], self.regularizers[0]
         self.depthwise_kernel = self.add_weight(shape, make, "depthwise_kernel", regularizer=regularizer)
         make, regularizer = self.pointwise
@@ -224,9 +223,7 @@ class SeparableConv2D(Convolution):
         self.compute_output_shape(inputs.shape)
         geometry = self.strides, self.padding, self.dilation_rate, inputs.shape[-1]
         between = conv2d(inputs, as_grouped(self.depthwise_kernel), None, *geometry)
-        name = fused_name(self.activation)
-        outputs = conv2d(between, self.pointwise_kernel, self.bias, name=name or "linear")
-        return outputs if name else self.activation(outputs)
+        return conv2d(between, self.pointwise_kernel, self.bias, activation=self.activation)
 
 
 class Conv2DTranspose(Convolution):
@@ -262,10 +259,8 @@ class Conv2DTranspose(Convolution):
 
     def call(self, inputs: Tensor) -> Tensor:
         self.compute_output_shape(inputs.shape)
-        name = fused_name(self.activation)
         geometry = self.strides, self.padding, self.dilation_rate
-        outputs = conv2d_transpose(inputs, self.kernel, self.bias, *geometry, name or "linear")
-        return outputs if name else self.activation(outputs)
+        return conv2d_transpose(inputs, self.kernel, self.bias, *geometry, self.activation)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         if len(input_shape) != 4:

@@ -4,7 +4,7 @@ from typing import Any
 
 from dlgpu import activations
 from dlgpu.layers.base import Layer
-from dlgpu.ops.activation import dense, fused_name
+from dlgpu.ops.activation import dense
 from dlgpu.tensor import Tensor
 
 
@@ -57,9 +57,7 @@ class Dense(Layer):
     def call(self, inputs: Tensor) -> Tensor:
         if inputs.ndim < 2 or inputs.shape[-1] != self.kernel.shape[0]:
             self.fail(f"expected inputs of shape (batch, {self.kernel.shape[0]}), got {inputs.shape}")
-        name = fused_name(self.activation)
-        outputs = dense(inputs, self.kernel, self.bias, name or "linear")
-        return outputs if name else self.activation(outputs)
+        return dense(inputs, self.kernel, self.bias, self.activation)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (*input_shape[:-1], self.units)

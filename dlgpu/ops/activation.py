@@ -13,6 +13,8 @@ from dlgpu.ops.elementwise import absolute, astype, clip, exp, expm1, floating, 
 from dlgpu.ops.linear import matmul
 from dlgpu.tensor import Tensor, record, wrap
 
+Activation = str | Callable[[Tensor], Tensor]  # the name of a fused activation, or any function
+
 
 def activation(x: Any, name: str, bias: "Tensor | None" = None) -> Tensor:
     """The fused activation `name` of x + bias, elementwise.
@@ -39,17 +41,20 @@ def activation(x: Any, name: str, bias: "Tensor | None" = None) -> Tensor:
     return record(array, (x, bias), with_composite(vjp, composite, (x, bias)))
 
 
-def dense(x: Any, kernel: Tensor, bias: "Tensor | None" = None, name: str = "linear") -> Tensor:
+def dense(x: Any, kernel: Tensor, bias: "Tensor | None" = None, activation: Activation = "linear") -> Tensor:
     """activation(x @ kernel + bias), computed in the kernel's dtype.
 
     Args:
         x: (..., features).
         kernel: (features, units), floating.
         bias: (units,), or None.
-        name: the fused activation, one of COMPOSITES.
+        activation: the name of a fused activation, or a function, which runs in the same pass if it is a fused one.
     Returns:
         (..., units).
     """
+    name = fused_name(activation)
+    if name is None:
+        return activation(dense(x, kernel, bias))  # type: ignore[operator]
     x = astype(floating(x), kernel.dtype)
     if kernel.ndim != 2 or x.ndim == 0 or x.shape[-1] != kernel.shape[0]:
         raise ValueError(
@@ -99,16 +104,13 @@ def fuses(name: str) -> Callable[[Callable], Callable]:
 
 
 def fused_name(function: Any) -> "str | None":
-    """The name of the fused activation that a function is, or None; it goes by identity, not by `__name__`."""
+    """The name of the fused activation that a function is, or None; it goes by identity, not by `__name__`.
+
+    A string is taken for such a name.
+    """
+    if type(function) is str:
+        return function
     return _names.get(function) if type(function) is FunctionType else None
-
-
-def activate(x: Any, function: Callable, bias: "Tensor | None" = None) -> Tensor:
-    """function(x + bias): in one pass where the function is a fused activation."""
-    name = fused_name(function)
-    if name is not None:
-        return activation(x, name, bias)
-    return function(x if bias is None else activation(x, "linear", bias))
 
 
 # Smooth functions whose derivatives are made of each other, so that they can be differentiated without end.

@@ -11,7 +11,8 @@ import numpy as np
 
 from dlgpu.backend import windows
 from dlgpu.backend.reference import convolution as kernels
-from dlgpu.ops.activation import activation, checked_bias
+from dlgpu.ops.activation import Activation, checked_bias, fused_name
+from dlgpu.ops.activation import activation as fused_activation
 from dlgpu.ops.differentiation import with_composite
 from dlgpu.ops.elementwise import astype, floating, raw
 from dlgpu.ops.shape import reshape
@@ -35,7 +36,7 @@ def conv2d(
     padding: Any = "valid",
     dilation: "int | Sequence[int]" = 1,
     groups: int = 1,
-    name: str = "linear",
+    activation: Activation = "linear",
 ) -> Tensor:
     """activation(convolution(x, kernel) + bias); see the kernel `convolution` for the equation.
 
@@ -46,12 +47,15 @@ def conv2d(
         strides, dilation: of height and width, or one number for both.
         padding: "valid", "same" or ((top, bottom), (left, right)).
         groups: into so many parts channels and filters are cut; each part of the filters sees its part of the channels.
-        name: the fused activation.
+        activation: the name of a fused activation, or a function, which runs in the same pass if it is a fused one.
     Returns:
         (batch, output height, output width, filters).
     Raises:
         ValueError: the shapes do not go together, or the kernel does not fit into the padded input.
     """
+    name = fused_name(activation)
+    if name is None:
+        return activation(conv2d(x, kernel, bias, strides, padding, dilation, groups))  # type: ignore[operator]
     x, kernel = _operands(x, kernel)
     if x.ndim != 4 or kernel.ndim != 4:
         raise ValueError(
@@ -77,7 +81,7 @@ def conv2d(
         return tuple(None if g is None else wrap(g) for g in grads)
 
     def composite(x: Tensor, kernel: Tensor, bias: "Tensor | None") -> Tensor:
-        return activation(_convolve(x, kernel, geometry), name, bias)
+        return fused_activation(_convolve(x, kernel, geometry), name, bias)
 
     inputs = (x, kernel, bias)
     return record(output, inputs, with_composite(vjp, composite, inputs))
@@ -91,7 +95,7 @@ def conv1d(
     padding: Any = "valid",
     dilation: "int | Sequence[int]" = 1,
     groups: int = 1,
-    name: str = "linear",
+    activation: Activation = "linear",
 ) -> Tensor:
     """activation(convolution(x, kernel) + bias) over time: `conv2d` of images of height 1.
 
@@ -99,10 +103,13 @@ def conv1d(
         x: (batch, time, channels), floating.
         kernel: (kernel_time, channels / groups, filters).
         padding: "valid", "same", "causal" (no output sees a later input) or (before, after).
-        bias, strides, dilation, groups, name: as for `conv2d`.
+        bias, strides, dilation, groups, activation: as for `conv2d`.
     Returns:
         (batch, output time, filters).
     """
+    name = fused_name(activation)
+    if name is None:
+        return activation(conv1d(x, kernel, bias, strides, padding, dilation, groups))  # type: ignore[operator]
     x, kernel = _operands(x, kernel)
     if x.ndim != 3 or kernel.ndim != 3:
         raise ValueError(
@@ -123,7 +130,7 @@ def conv2d_transpose(
     strides: "int | Sequence[int]" = 1,
     padding: str = "valid",
     dilation: "int | Sequence[int]" = 1,
-    name: str = "linear",
+    activation: Activation = "linear",
 ) -> Tensor:
     """activation(transposed convolution + bias): maps (height, width) to what `conv2d` would map to (height, width).
 
@@ -132,10 +139,13 @@ def conv2d_transpose(
         kernel: (kernel_height, kernel_width, filters, channels).
         bias: (filters,), or None.
         padding: "valid" or "same"; see `transposed_length` for the output's height and width.
-        strides, dilation, name: as for `conv2d`.
+        strides, dilation, activation: as for `conv2d`.
     Returns:
         (batch, output height, output width, filters).
     """
+    name = fused_name(activation)
+    if name is None:
+        return activation(conv2d_transpose(x, kernel, bias, strides, padding, dilation))  # type: ignore[operator]
     x, kernel = _operands(x, kernel)
     if x.ndim != 4 or kernel.ndim != 4 or x.shape[3] != kernel.shape[3]:
         raise ValueError(
@@ -147,7 +157,7 @@ def conv2d_transpose(
     size = tuple(transposed_length(*n, padding) for n in zip(x.shape[1:3], window, strides, dilation))
     geometry = Geometry(strides, windows.padding_pairs(padding, size, window, strides, dilation), dilation, 1)
     z = _data_gradient(x, kernel, size, geometry)
-    return z if bias is None and name == "linear" else activation(z, name, bias)
+    return z if bias is None and name == "linear" else fused_activation(z, name, bias)
 
 
 def transposed_length(length: int, window: int, stride: int, dilation: int, padding: str) -> int:

@@ -10,15 +10,13 @@ from typing import Any
 
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import recurrent as kernels
+from dlgpu.ops.activation import Activation, fused_name
 from dlgpu.ops.activation import activation as fused_activation
-from dlgpu.ops.activation import fused_name
 from dlgpu.ops.differentiation import with_composite
 from dlgpu.ops.elementwise import astype, floating, raw, where
 from dlgpu.ops.linear import matmul
 from dlgpu.ops.shape import split
 from dlgpu.tensor import Tensor, record, wrap
-
-Activation = str | Callable[[Tensor], Tensor]
 
 
 def simple_rnn(
@@ -51,7 +49,7 @@ def simple_rnn(
     def step(drive: Tensor, recurrent_kernel: Tensor, bias: None, h: Tensor) -> tuple:
         return (act(drive + _products(h, recurrent_kernel, 1, factors)[0]),)
 
-    if factors is None and _is(activation, "tanh"):
+    if factors is None and fused_name(activation) == "tanh":
         return _fused(kernels.simple_rnn, kernels.simple_rnn_backward, step, inputs, mask)
     return _loop(step, mask, *inputs)
 
@@ -95,7 +93,7 @@ def lstm(
         c = gate(f) * c + gate(i) * act(g)
         return gate(o) * act(c), c
 
-    if factors is None and _is(activation, "tanh") and _is(recurrent_activation, "sigmoid"):
+    if factors is None and (fused_name(activation), fused_name(recurrent_activation)) == ("tanh", "sigmoid"):
         return _fused(kernels.lstm, kernels.lstm_backward, step, inputs, mask)
     return _loop(step, mask, *inputs)
 
@@ -153,7 +151,7 @@ def gru(
         g = act(drive_g + inner)
         return (g + z * (h - g),)
 
-    if factors is None and _is(activation, "tanh") and _is(recurrent_activation, "sigmoid"):
+    if factors is None and (fused_name(activation), fused_name(recurrent_activation)) == ("tanh", "sigmoid"):
         return _fused(kernels.gru, kernels.gru_backward, step, inputs, mask, reset_after)
     return _loop(step, mask, *inputs)
 
@@ -214,10 +212,6 @@ def stack_time(steps: Sequence[Tensor]) -> Tensor:
     """(batch, ...) for each step as (batch, time, ...)."""
     array = array_namespace(steps[0].array).stack([s.array for s in steps], axis=1)
     return record(array, steps, unstack_time)
-
-
-def _is(activation: Activation, name: str) -> bool:
-    return activation == name or fused_name(activation) == name
 
 
 def _function(activation: Activation) -> Callable[[Tensor], Tensor]:

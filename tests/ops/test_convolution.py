@@ -109,9 +109,9 @@ def test_bias_and_activation_are_fused_and_differentiable(name, with_bias):
     x, kernel, bias = random.normal(size=(2, 3, 3, 1)), random.normal(size=(2, 2, 1, 3)), random.normal(size=3)
     inputs = (x, kernel, bias) if with_bias else (x, kernel)
     plain = conv2d(Tensor(x), Tensor(kernel))
-    out = conv2d(*map(Tensor, inputs), name=name)
+    out = conv2d(*map(Tensor, inputs), activation=name)
     np.testing.assert_allclose(out.numpy(), activation(plain, name, Tensor(bias) if with_bias else None).numpy())
-    gradcheck(lambda *inputs: conv2d(*inputs, name=name), *inputs)
+    gradcheck(lambda *inputs: conv2d(*inputs, activation=name), *inputs)
 
 
 def test_no_rows_give_no_rows_and_zero_gradients():
@@ -133,7 +133,7 @@ def test_strided_views_and_blocks_of_the_batch_change_nothing(block, monkeypatch
 
     def everything(x, kernel):
         x, kernel, offset = (Tensor(a, requires_grad=True) for a in (x, kernel, bias))
-        out = conv2d(x, kernel, offset, (1, 2), "same", name="sigmoid")
+        out = conv2d(x, kernel, offset, (1, 2), "same", activation="sigmoid")
         out.sum().backward()  # a gradient that is a broadcast view
         back = conv2d_transpose(out.detach(), kernel, None, (1, 2), "same")
         grad = ops.grad(lambda k: (conv2d_transpose(out.detach(), k, None, (1, 2), "same") ** 2).sum())(kernel)
