@@ -9,9 +9,6 @@ from dlgpu.metrics.base import SampleMean, aligned
 class Accuracy(SampleMean):
     """How often predictions equal labels."""
 
-    def __init__(self, name: str = "accuracy", dtype: str = "float64"):
-        super().__init__(name, dtype)
-
     def values(self, y_true: Any, y_pred: Any) -> Any:
         y_true, y_pred = aligned(self, y_true, y_pred)
         return y_true == y_pred
@@ -20,7 +17,7 @@ class Accuracy(SampleMean):
 class BinaryAccuracy(SampleMean):
     """How often (prediction > threshold) is the label, 0 or 1."""
 
-    def __init__(self, name: str = "binary_accuracy", dtype: str = "float64", threshold: float = 0.5):
+    def __init__(self, name: "str | None" = None, dtype: str = "float64", threshold: float = 0.5):
         super().__init__(name, dtype)
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
@@ -34,9 +31,6 @@ class BinaryAccuracy(SampleMean):
 class CategoricalAccuracy(SampleMean):
     """How often the largest prediction is at the label's 1: both (..., classes)."""
 
-    def __init__(self, name: str = "categorical_accuracy", dtype: str = "float64"):
-        super().__init__(name, dtype)
-
     def values(self, y_true: Any, y_pred: Any) -> Any:
         y_true, y_pred = aligned(self, y_true, y_pred)
         return y_true.argmax(axis=-1) == y_pred.argmax(axis=-1)
@@ -45,9 +39,6 @@ class CategoricalAccuracy(SampleMean):
 class SparseCategoricalAccuracy(SampleMean):
     """How often the largest prediction is at the label: labels (...,) or (..., 1), predictions (..., classes)."""
 
-    def __init__(self, name: str = "sparse_categorical_accuracy", dtype: str = "float64"):
-        super().__init__(name, dtype)
-
     def values(self, y_true: Any, y_pred: Any) -> Any:
         return y_pred.argmax(axis=-1) == class_labels(self, y_true, y_pred)
 
@@ -55,7 +46,7 @@ class SparseCategoricalAccuracy(SampleMean):
 class TopKCategoricalAccuracy(SampleMean):
     """How often the label's 1 is among the k largest predictions: both (..., classes). Ties count as among them."""
 
-    def __init__(self, k: int = 5, name: str = "top_k_categorical_accuracy", dtype: str = "float64"):
+    def __init__(self, k: int = 5, name: "str | None" = None, dtype: str = "float64"):
         super().__init__(name, dtype)
         self.k = k
 
@@ -77,7 +68,7 @@ class SparseTopKCategoricalAccuracy(SampleMean):
     def __init__(
         self,
         k: int = 5,
-        name: str = "sparse_top_k_categorical_accuracy",
+        name: "str | None" = None,
         dtype: str = "float64",
         from_sorted_ids: bool = False,
     ):

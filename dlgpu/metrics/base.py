@@ -93,9 +93,9 @@ class Metric(Configurable):
 class Sum(Metric):
     """sum_i w[i] values[i] over all batches, w = 1 by default."""
 
-    def __init__(self, name: str = "sum", dtype: str = "float64"):
+    def __init__(self, name: "str | None" = None, dtype: str = "float64"):
         super().__init__(name, dtype)
-        self.total = self.add_variable(name="total")
+        self.total = self.add_variable()
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         values = bare(values)
@@ -113,10 +113,10 @@ class Mean(Metric):
     Values of shape (batch, ...) are first averaged over all axes that sample_weight does not have.
     """
 
-    def __init__(self, name: str = "mean", dtype: str = "float64"):
+    def __init__(self, name: "str | None" = None, dtype: str = "float64"):
         super().__init__(name, dtype)
-        self.total = self.add_variable(name="total")
-        self.count = self.add_variable(name="count")
+        self.total = self.add_variable()
+        self.count = self.add_variable()
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         self.add(bare(values), None if sample_weight is None else bare(sample_weight))

@@ -11,7 +11,7 @@ import numpy as np
 from dlgpu.backend.devices import current_device
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import embedding as kernels
-from dlgpu.metrics.base import Metric, bare, ratio, same_rank, spread_weight
+from dlgpu.metrics.base import Metric, aligned, bare, ratio, spread_weight
 from dlgpu.tensor import Tensor, wrap
 
 LEFT_OUT = -1e10  # the score of predictions that are not among the top k
@@ -43,12 +43,10 @@ class ConfusionMetric(Metric):
         ranks = np.argsort(np.argsort(self.thresholds, kind="stable"))
         self._ranks = current_device().asarray(ranks)
         self._sorted = current_device().asarray(np.sort(self.thresholds).astype(np.float32))
-        self.histograms = self.add_variable((2, len(self.thresholds) + 1), name="histograms")
+        self.histograms = self.add_variable((2, len(self.thresholds) + 1))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        y_true, y_pred = same_rank(bare(y_true), bare(y_pred))
-        if y_true.shape != y_pred.shape:
-            raise ValueError(f"{self.name}: expected labels of shape {y_pred.shape}, got {y_true.shape}")
+        y_true, y_pred = aligned(self, bare(y_true), bare(y_pred))
         weight = None if sample_weight is None else spread_weight(bare(sample_weight), y_pred)
         if self.top_k is not None:
             xp = array_namespace(y_pred)
@@ -86,49 +84,60 @@ class ConfusionMetric(Metric):
         negative = totals - positive
         return positive[1], positive[0], negative[0], negative[1]
 
+    def recall(self) -> Any:
+        """TP / (TP + FN), also called sensitivity, at each threshold."""
+        true_positives, _, _, false_negatives = self.matrix()
+        return ratio(true_positives, true_positives + false_negatives)
+
+    def precision(self) -> Any:
+        """TP / (TP + FP) at each threshold."""
+        true_positives, false_positives, _, _ = self.matrix()
+        return ratio(true_positives, true_positives + false_positives)
+
+    def specificity(self) -> Any:
+        """TN / (TN + FP) at each threshold."""
+        _, false_positives, true_negatives, _ = self.matrix()
+        return ratio(true_negatives, true_negatives + false_positives)
+
     def answer(self, values: Any) -> Tensor:
         """Values at the thresholds as a result: without the axis if there is one threshold."""
         return wrap(values[0] if len(self.thresholds) == 1 else values)
 
 
-class TruePositives(ConfusionMetric):
+class Count(ConfusionMetric):
+    """The number, or weight, of one kind of predictions; `kind` is their place in `matrix()`."""
+
+    kind: int
+
+    def __init__(self, thresholds: Any = None, name: "str | None" = None, dtype: str = "float64"):
+        super().__init__(checked(thresholds), name, dtype)
+
+    def result(self) -> Tensor:
+        return self.answer(self.matrix()[self.kind])
+
+
+class TruePositives(Count):
     """The number, or weight, of labels 1 with a positive prediction."""
 
-    def __init__(self, thresholds: Any = None, name: str = "true_positives", dtype: str = "float64"):
-        super().__init__(checked(thresholds), name, dtype)
-
-    def result(self) -> Tensor:
-        return self.answer(self.matrix()[0])
+    kind = 0
 
 
-class FalsePositives(ConfusionMetric):
+class FalsePositives(Count):
     """The number, or weight, of labels 0 with a positive prediction."""
 
-    def __init__(self, thresholds: Any = None, name: str = "false_positives", dtype: str = "float64"):
-        super().__init__(checked(thresholds), name, dtype)
-
-    def result(self) -> Tensor:
-        return self.answer(self.matrix()[1])
+    kind = 1
 
 
-class TrueNegatives(ConfusionMetric):
+class TrueNegatives(Count):
     """The number, or weight, of labels 0 with a negative prediction."""
 
-    def __init__(self, thresholds: Any = None, name: str = "true_negatives", dtype: str = "float64"):
-        super().__init__(checked(thresholds), name, dtype)
-
-    def result(self) -> Tensor:
-        return self.answer(self.matrix()[2])
+    kind = 2
 
 
-class FalseNegatives(ConfusionMetric):
+class FalseNegatives(Count):
     """The number, or weight, of labels 1 with a negative prediction."""
 
-    def __init__(self, thresholds: Any = None, name: str = "false_negatives", dtype: str = "float64"):
-        super().__init__(checked(thresholds), name, dtype)
-
-    def result(self) -> Tensor:
-        return self.answer(self.matrix()[3])
+    kind = 3
 
 
 class Precision(ConfusionMetric):
@@ -147,14 +156,13 @@ class Precision(ConfusionMetric):
         thresholds: Any = None,
         top_k: "int | None" = None,
         class_id: "int | None" = None,
-        name: str = "precision",
+        name: "str | None" = None,
         dtype: str = "float64",
     ):
         super().__init__(checked(thresholds, 0.5 if top_k is None else LEFT_OUT), name, dtype, top_k, class_id)
 
     def result(self) -> Tensor:
-        true_positives, false_positives, _, _ = self.matrix()
-        return self.answer(ratio(true_positives, true_positives + false_positives))
+        return self.answer(self.precision())
 
 
 class Recall(ConfusionMetric):
@@ -165,14 +173,13 @@ class Recall(ConfusionMetric):
         thresholds: Any = None,
         top_k: "int | None" = None,
         class_id: "int | None" = None,
-        name: str = "recall",
+        name: "str | None" = None,
         dtype: str = "float64",
     ):
         super().__init__(checked(thresholds, 0.5 if top_k is None else LEFT_OUT), name, dtype, top_k, class_id)
 
     def result(self) -> Tensor:
-        true_positives, _, _, false_negatives = self.matrix()
-        return self.answer(ratio(true_positives, true_positives + false_negatives))
+        return self.answer(self.recall())
 
 
 def checked(thresholds: Any, default: float = 0.5) -> list[float]:

@@ -31,7 +31,7 @@ class AUC(ConfusionMetric):
         num_thresholds: int = 200,
         curve: str = "ROC",
         summation_method: str = "interpolation",
-        name: str = "auc",
+        name: "str | None" = None,
         dtype: str = "float64",
         thresholds: Any = None,
         from_logits: bool = False,
@@ -59,11 +59,10 @@ class AUC(ConfusionMetric):
     def result(self) -> Tensor:
         true_positives, false_positives, true_negatives, false_negatives = self.matrix()
         xp = array_namespace(true_positives)
-        recall = ratio(true_positives, true_positives + false_negatives)
         if self.curve == "ROC":
-            x, y = ratio(false_positives, false_positives + true_negatives), recall
+            x, y = ratio(false_positives, false_positives + true_negatives), self.recall()
         elif self.summation_method != "interpolation":
-            x, y = recall, ratio(true_positives, true_positives + false_positives)
+            x, y = self.recall(), self.precision()
         else:
             return wrap(_interpolated(xp, true_positives, false_positives, false_negatives))
         height = {
@@ -92,7 +91,7 @@ def _interpolated(xp: Any, true_positives: Any, false_positives: Any, false_nega
 class _BestAt(ConfusionMetric):
     """The largest value of one rate at those of evenly spaced thresholds where another is at least `value`."""
 
-    def __init__(self, what: str, value: float, num_thresholds: int, class_id: "int | None", name: str, dtype: str):
+    def __init__(self, what: str, value: float, num_thresholds: int, class_id: "int | None", name: Any, dtype: str):
         if not 0 <= value <= 1:
             raise ValueError(f"{what} must lie in [0, 1], got {value}")
         if num_thresholds < 1:
@@ -104,15 +103,6 @@ class _BestAt(ConfusionMetric):
         xp = array_namespace(wanted)
         return wrap(xp.where(bound >= self.value, wanted, 0).max())
 
-    def rates(self) -> tuple[Any, Any, Any]:
-        """Recall (sensitivity), precision and specificity at each threshold."""
-        true_positives, false_positives, true_negatives, false_negatives = self.matrix()
-        return (
-            ratio(true_positives, true_positives + false_negatives),
-            ratio(true_positives, true_positives + false_positives),
-            ratio(true_negatives, true_negatives + false_positives),
-        )
-
 
 class SensitivityAtSpecificity(_BestAt):
     """The best sensitivity, TP / (TP + FN), where specificity, TN / (TN + FP), is at least the given one."""
@@ -122,14 +112,13 @@ class SensitivityAtSpecificity(_BestAt):
         specificity: float,
         num_thresholds: int = 200,
         class_id: "int | None" = None,
-        name: str = "sensitivity_at_specificity",
+        name: "str | None" = None,
         dtype: str = "float64",
     ):
         super().__init__("specificity", specificity, num_thresholds, class_id, name, dtype)
 
     def result(self) -> Tensor:
-        recall, _, specificity = self.rates()
-        return self.best(recall, specificity)
+        return self.best(self.recall(), self.specificity())
 
 
 class SpecificityAtSensitivity(_BestAt):
@@ -140,14 +129,13 @@ class SpecificityAtSensitivity(_BestAt):
         sensitivity: float,
         num_thresholds: int = 200,
         class_id: "int | None" = None,
-        name: str = "specificity_at_sensitivity",
+        name: "str | None" = None,
         dtype: str = "float64",
     ):
         super().__init__("sensitivity", sensitivity, num_thresholds, class_id, name, dtype)
 
     def result(self) -> Tensor:
-        recall, _, specificity = self.rates()
-        return self.best(specificity, recall)
+        return self.best(self.specificity(), self.recall())
 
 
 class PrecisionAtRecall(_BestAt):
@@ -158,14 +146,13 @@ class PrecisionAtRecall(_BestAt):
         recall: float,
         num_thresholds: int = 200,
         class_id: "int | None" = None,
-        name: str = "precision_at_recall",
+        name: "str | None" = None,
         dtype: str = "float64",
     ):
         super().__init__("recall", recall, num_thresholds, class_id, name, dtype)
 
     def result(self) -> Tensor:
-        recall, precision, _ = self.rates()
-        return self.best(precision, recall)
+        return self.best(self.precision(), self.recall())
 
 
 class RecallAtPrecision(_BestAt):
@@ -176,14 +163,13 @@ class RecallAtPrecision(_BestAt):
         precision: float,
         num_thresholds: int = 200,
         class_id: "int | None" = None,
-        name: str = "recall_at_precision",
+        name: "str | None" = None,
         dtype: str = "float64",
     ):
         super().__init__("precision", precision, num_thresholds, class_id, name, dtype)
 
     def result(self) -> Tensor:
-        recall, precision, _ = self.rates()
-        return self.best(recall, precision)
+        return self.best(self.recall(), self.precision())
 
 
 def even(count: int) -> list[float]:

@@ -48,7 +48,7 @@ class FBetaScore(Metric):
         if y_pred.ndim != 2:
             raise ValueError(f"{self.name}: expected predictions of shape (batch, classes), got {y_pred.shape}")
         if not self.variables:
-            self.counts = self.add_variable((3, y_pred.shape[1]), name="counts")
+            self.counts = self.add_variable((3, y_pred.shape[1]))
         if self.threshold is None:
             positive = (y_pred >= y_pred.max(axis=-1, keepdims=True)) & (abs(y_pred) > 1e-9)
         else:

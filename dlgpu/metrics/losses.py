@@ -1,48 +1,40 @@
 """Metrics that are the mean of a loss over all samples. The equations are in `dlgpu.losses`."""
 
+from collections.abc import Callable
 from typing import Any
 
 from dlgpu import losses
-from dlgpu.autograd import no_grad
-from dlgpu.metrics.base import SampleMean
-from dlgpu.tensor import wrap
+from dlgpu.metrics.base import MeanMetricWrapper
+from dlgpu.saving.configurable import snake_case
 
 
-class LossMean(SampleMean):
-    """The mean of the loss function `loss(y_true, y_pred)` with the arguments in `options`."""
+class LossMean(MeanMetricWrapper):
+    """The mean of a loss function over all samples."""
 
-    loss = ""
-    options: dict[str, Any] = {}
+    loss: Callable
 
-    def values(self, y_true: Any, y_pred: Any) -> Any:
-        with no_grad():
-            return getattr(losses, self.loss)(wrap(y_true), wrap(y_pred), **self.options)
+    def __init__(self, name: "str | None" = None, dtype: str = "float64"):
+        super().__init__(self.loss, name or snake_case(type(self).__name__), dtype)
 
 
 class MeanAbsolutePercentageError(LossMean):
     """100 mean(|y_true - y_pred| / |y_true|)"""
 
-    loss = "mean_absolute_percentage_error"
+    loss = staticmethod(losses.mean_absolute_percentage_error)
     aliases = ("mape",)
-
-    def __init__(self, name: str = "mean_absolute_percentage_error", dtype: str = "float64"):
-        super().__init__(name, dtype)
 
 
 class MeanSquaredLogarithmicError(LossMean):
     """mean((log(1 + y_true) - log(1 + y_pred))**2)"""
 
-    loss = "mean_squared_logarithmic_error"
+    loss = staticmethod(losses.mean_squared_logarithmic_error)
     aliases = ("msle",)
-
-    def __init__(self, name: str = "mean_squared_logarithmic_error", dtype: str = "float64"):
-        super().__init__(name, dtype)
 
 
 class LogCoshError(LossMean):
     """mean(log(cosh(y_pred - y_true)))"""
 
-    loss = "log_cosh"
+    loss = staticmethod(losses.log_cosh)
     aliases = ("logcosh", "log_cosh")
 
     def __init__(self, name: str = "logcosh", dtype: str = "float64"):
@@ -52,58 +44,44 @@ class LogCoshError(LossMean):
 class KLDivergence(LossMean):
     """sum(y_true log(y_true / y_pred)) over the last axis"""
 
-    loss = "kl_divergence"
-
-    def __init__(self, name: str = "kl_divergence", dtype: str = "float64"):
-        super().__init__(name, dtype)
+    loss = staticmethod(losses.kl_divergence)
 
 
 class Poisson(LossMean):
     """mean(y_pred - y_true log(y_pred))"""
 
-    loss = "poisson"
-
-    def __init__(self, name: str = "poisson", dtype: str = "float64"):
-        super().__init__(name, dtype)
+    loss = staticmethod(losses.poisson)
 
 
 class Hinge(LossMean):
     """mean(max(1 - y_true y_pred, 0)), with labels -1 and 1 (0 counts as -1)"""
 
-    loss = "hinge"
-
-    def __init__(self, name: str = "hinge", dtype: str = "float64"):
-        super().__init__(name, dtype)
+    loss = staticmethod(losses.hinge)
 
 
 class SquaredHinge(LossMean):
     """mean(max(1 - y_true y_pred, 0)**2), with labels -1 and 1 (0 counts as -1)"""
 
-    loss = "squared_hinge"
-
-    def __init__(self, name: str = "squared_hinge", dtype: str = "float64"):
-        super().__init__(name, dtype)
+    loss = staticmethod(losses.squared_hinge)
 
 
 class CategoricalHinge(LossMean):
     """max(1 + max((1 - y_true) y_pred) - sum(y_true y_pred), 0) over the last axis"""
 
-    loss = "categorical_hinge"
-
-    def __init__(self, name: str = "categorical_hinge", dtype: str = "float64"):
-        super().__init__(name, dtype)
+    loss = staticmethod(losses.categorical_hinge)
 
 
-class CosineSimilarity(SampleMean):
+class CosineSimilarity(LossMean):
     """sum(y_true y_pred) / (|y_true| |y_pred|) over an axis: 1 for the same direction, -1 for the opposite one."""
 
-    def __init__(self, name: str = "cosine_similarity", dtype: str = "float64", axis: int = -1):
+    loss = staticmethod(losses.cosine_similarity)
+
+    def __init__(self, name: "str | None" = None, dtype: str = "float64", axis: int = -1):
         super().__init__(name, dtype)
-        self.axis = axis
+        self.kwargs = {"axis": axis}
 
     def values(self, y_true: Any, y_pred: Any) -> Any:
-        with no_grad():  # the loss is to be made small, and so has the other sign
-            return -losses.cosine_similarity(wrap(y_true), wrap(y_pred), axis=self.axis)
+        return -super().values(y_true, y_pred)  # the loss is to be made small, and so has the other sign
 
 
 class BinaryCrossentropy(LossMean):
@@ -116,18 +94,18 @@ class BinaryCrossentropy(LossMean):
         label_smoothing: how far labels are moved from 0 and 1 towards 1/2.
     """
 
-    loss = "binary_crossentropy"
+    loss = staticmethod(losses.binary_crossentropy)
     aliases = ("bce",)
 
     def __init__(
         self,
-        name: str = "binary_crossentropy",
+        name: "str | None" = None,
         dtype: str = "float64",
         from_logits: bool = False,
         label_smoothing: float = 0,
     ):
         super().__init__(name, dtype)
-        self.options = {"from_logits": from_logits, "label_smoothing": label_smoothing}
+        self.kwargs = {"from_logits": from_logits, "label_smoothing": label_smoothing}
 
 
 class CategoricalCrossentropy(LossMean):
@@ -141,18 +119,18 @@ class CategoricalCrossentropy(LossMean):
         axis: of the classes.
     """
 
-    loss = "categorical_crossentropy"
+    loss = staticmethod(losses.categorical_crossentropy)
 
     def __init__(
         self,
-        name: str = "categorical_crossentropy",
+        name: "str | None" = None,
         dtype: str = "float64",
         from_logits: bool = False,
         label_smoothing: float = 0,
         axis: int = -1,
     ):
         super().__init__(name, dtype)
-        self.options = {"from_logits": from_logits, "label_smoothing": label_smoothing, "axis": axis}
+        self.kwargs = {"from_logits": from_logits, "label_smoothing": label_smoothing, "axis": axis}
 
 
 class SparseCategoricalCrossentropy(LossMean):
@@ -166,15 +144,15 @@ class SparseCategoricalCrossentropy(LossMean):
         axis: of the classes.
     """
 
-    loss = "sparse_categorical_crossentropy"
+    loss = staticmethod(losses.sparse_categorical_crossentropy)
 
     def __init__(
         self,
-        name: str = "sparse_categorical_crossentropy",
+        name: "str | None" = None,
         dtype: str = "float64",
         from_logits: bool = False,
         ignore_class: "int | None" = None,
         axis: int = -1,
     ):
         super().__init__(name, dtype)
-        self.options = {"from_logits": from_logits, "ignore_class": ignore_class, "axis": axis}
+        self.kwargs = {"from_logits": from_logits, "ignore_class": ignore_class, "axis": axis}

@@ -12,9 +12,6 @@ class MeanSquaredError(SampleMean):
 
     aliases = ("mse",)
 
-    def __init__(self, name: str = "mean_squared_error", dtype: str = "float64"):
-        super().__init__(name, dtype)
-
     def values(self, y_true: Any, y_pred: Any) -> Any:
         error = difference(self, y_true, y_pred)
         return error * error
@@ -25,9 +22,6 @@ class RootMeanSquaredError(MeanSquaredError):
 
     aliases = ("rmse",)
 
-    def __init__(self, name: str = "root_mean_squared_error", dtype: str = "float64"):
-        super().__init__(name, dtype)
-
     def result(self) -> Tensor:
         return super().result() ** 0.5
 
@@ -36,9 +30,6 @@ class MeanAbsoluteError(SampleMean):
     """mean(|y_pred - y_true|)"""
 
     aliases = ("mae",)
-
-    def __init__(self, name: str = "mean_absolute_error", dtype: str = "float64"):
-        super().__init__(name, dtype)
 
     def values(self, y_true: Any, y_pred: Any) -> Any:
         return abs(difference(self, y_true, y_pred))
@@ -74,7 +65,7 @@ class R2Score(Metric):
         if y_pred.ndim != 2:
             raise ValueError(f"{self.name}: expected predictions of shape (batch, outputs), got {y_pred.shape}")
         if not self.variables:
-            self.sums = self.add_variable((4, y_pred.shape[1]), name="sums")
+            self.sums = self.add_variable((4, y_pred.shape[1]))
         y_true, y_pred = y_true.astype(self.dtype), y_pred.astype(self.dtype)
         ones = array_namespace(y_pred).ones_like(y_pred)
         weight = ones if sample_weight is None else spread_weight(bare(sample_weight), y_pred)
