@@ -5,7 +5,6 @@ from typing import Any
 
 from dlgpu import ops
 from dlgpu.backend.dispatch import array_namespace
-from dlgpu.errors import unknown_name
 from dlgpu.ops import activation as fused
 from dlgpu.ops.activation import fuses
 from dlgpu.ops.elementwise import (
@@ -22,7 +21,7 @@ from dlgpu.ops.elementwise import (
     where,
 )
 from dlgpu.ops.shape import moveaxis, split
-from dlgpu.saving.configurable import functions
+from dlgpu.saving.configurable import function_named, functions
 from dlgpu.tensor import Tensor, wrap
 
 
@@ -259,9 +258,7 @@ def get(identifier: Any) -> Callable:
     if identifier is None:
         return linear
     if isinstance(identifier, str):
-        if identifier not in functions:
-            raise ValueError(unknown_name("activation", identifier, functions))
-        return functions[identifier]
+        return function_named(identifier, "activation")
     if not callable(identifier):
         raise TypeError(f"expected the name of an activation or a function, got {identifier!r}")
     return identifier

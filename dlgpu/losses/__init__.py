@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from dlgpu.losses.base import FunctionLoss, Loss
+from dlgpu.losses.base import FunctionLoss, Loss, PresetLoss
 from dlgpu.losses.hinge import CategoricalHinge, Hinge, SquaredHinge, categorical_hinge, hinge, squared_hinge
 from dlgpu.losses.probabilistic import (
     BinaryCrossentropy,
@@ -34,23 +34,7 @@ from dlgpu.losses.regression import (
     mean_squared_logarithmic_error,
 )
 
-_CLASSES: dict[Callable, type[Loss]] = {
-    binary_crossentropy: BinaryCrossentropy,
-    categorical_crossentropy: CategoricalCrossentropy,
-    categorical_hinge: CategoricalHinge,
-    cosine_similarity: CosineSimilarity,
-    hinge: Hinge,
-    huber: Huber,
-    kl_divergence: KLDivergence,
-    log_cosh: LogCosh,
-    mean_absolute_error: MeanAbsoluteError,
-    mean_absolute_percentage_error: MeanAbsolutePercentageError,
-    mean_squared_error: MeanSquaredError,
-    mean_squared_logarithmic_error: MeanSquaredLogarithmicError,
-    poisson: Poisson,
-    sparse_categorical_crossentropy: SparseCategoricalCrossentropy,
-    squared_hinge: SquaredHinge,
-}
+_CLASSES: dict[Callable, type[PresetLoss]] = {cls.function: cls for cls in PresetLoss.__subclasses__()}
 
 
 def get(identifier: Any) -> "Loss | None":

@@ -10,9 +10,10 @@ from dlgpu.errors import unknown_name
 from dlgpu.losses.labels import check_shape, check_values
 from dlgpu.ops.elementwise import astype, floating, maximum
 from dlgpu.ops.shape import broadcast_to, reshape
-from dlgpu.saving.configurable import Configurable, functions, snake_case
+from dlgpu.saving.configurable import Configurable, function_named, snake_case
 from dlgpu.tensor import Tensor, as_tensor
 
+EPSILON = 1e-7  # Keras's: how far values are kept from 0 under a logarithm or a division
 REDUCTIONS = ("sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "none", None)
 
 
@@ -110,9 +111,7 @@ class FunctionLoss(Loss):
         **kwargs: Any,
     ):
         if isinstance(function, str):  # from a configuration
-            if function not in functions:
-                raise ValueError(unknown_name("function", function, functions))
-            function = functions[function]
+            function = function_named(function)
         super().__init__(name or getattr(function, "__name__", snake_case(type(function).__name__)), reduction)
         self.function = function
         self.options = kwargs
@@ -127,6 +126,15 @@ class FunctionLoss(Loss):
             check_values(self.name, labels, *self.labels_between)
 
 
+class PresetLoss(FunctionLoss):
+    """A loss whose function is its class's."""
+
+    function: Callable
+
+    def __init__(self, reduction: "str | None" = "sum_over_batch_size", name: "str | None" = None):
+        super().__init__(self.function, reduction, name or snake_case(type(self).__name__))
+
+
 def as_labels(value: Any, like: Tensor) -> Tensor:
     """`value` as a Tensor beside `like`; a list keeps the precision of its numbers."""
     if isinstance(value, Tensor):
@@ -134,14 +142,17 @@ def as_labels(value: Any, like: Tensor) -> Tensor:
     return Tensor(value if hasattr(value, "dtype") else np.asarray(value), device=like.device)
 
 
-def same_rank(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
-    """Both with as many dimensions, where they differ by one last axis of length 1: labels (n,) fit outputs (n, 1)."""
+def same_rank(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+    """Both with as many dimensions, where they differ by one last axis of length 1: labels (n,) fit outputs (n, 1).
+
+    For Tensors and for bare arrays.
+    """
     if y_true.ndim == y_pred.ndim + 1 and y_true.shape[-1] == 1:
         if y_pred.ndim == 1:
-            return y_true, reshape(y_pred, (*y_pred.shape, 1))
-        return reshape(y_true, y_true.shape[:-1]), y_pred
+            return y_true, y_pred.reshape(*y_pred.shape, 1)
+        return y_true.reshape(y_true.shape[:-1]), y_pred
     if y_pred.ndim == y_true.ndim + 1 and y_pred.shape[-1] == 1:
-        return reshape(y_true, (*y_true.shape, 1)), y_pred
+        return y_true.reshape(*y_true.shape, 1), y_pred
     return y_true, y_pred
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dlgpu.losses.base import FunctionLoss, pair
+from dlgpu.losses.base import PresetLoss, pair
 from dlgpu.ops.elementwise import maximum, square, where
 from dlgpu.ops.reduction import mean
 from dlgpu.tensor import Tensor, wrap
@@ -34,28 +34,22 @@ def signed(y_true: Tensor) -> Tensor:
     return where(wrap(((array == 0) | (array == 1)).all()), y_true * 2.0 - 1.0, y_true)
 
 
-class Hinge(FunctionLoss):
+class Hinge(PresetLoss):
     """mean(max(1 - y_true y_pred, 0))."""
 
+    function = staticmethod(hinge)
     labels_between = (-1, 1)
 
-    def __init__(self, reduction: "str | None" = "sum_over_batch_size", name: str = "hinge"):
-        super().__init__(hinge, reduction, name)
 
-
-class SquaredHinge(FunctionLoss):
+class SquaredHinge(PresetLoss):
     """mean(max(1 - y_true y_pred, 0)**2)."""
 
+    function = staticmethod(squared_hinge)
     labels_between = (-1, 1)
 
-    def __init__(self, reduction: "str | None" = "sum_over_batch_size", name: str = "squared_hinge"):
-        super().__init__(squared_hinge, reduction, name)
 
-
-class CategoricalHinge(FunctionLoss):
+class CategoricalHinge(PresetLoss):
     """max(the largest wrong score - the right score + 1, 0), for one-hot labels."""
 
+    function = staticmethod(categorical_hinge)
     labels_between = (0, 1)
-
-    def __init__(self, reduction: "str | None" = "sum_over_batch_size", name: str = "categorical_hinge"):
-        super().__init__(categorical_hinge, reduction, name)

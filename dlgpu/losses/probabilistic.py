@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from dlgpu.losses.base import FunctionLoss, as_labels, pair
+from dlgpu.losses.base import EPSILON, PresetLoss, as_labels, pair
 from dlgpu.losses.labels import check_classes
 from dlgpu.ops.elementwise import astype, clip, floating, log, not_equal, where
 from dlgpu.ops.reduction import mean
@@ -15,8 +15,6 @@ from dlgpu.ops.softmax import (
     softmax_cross_entropy,
 )
 from dlgpu.tensor import Tensor
-
-EPSILON = 1e-7  # Keras's
 
 
 def binary_crossentropy(
@@ -103,9 +101,10 @@ def poisson(y_true: Any, y_pred: Any) -> Tensor:
     return mean(y_pred - y_true * log(y_pred + EPSILON), -1)
 
 
-class BinaryCrossentropy(FunctionLoss):
+class BinaryCrossentropy(PresetLoss):
     """Cross-entropy of labels in [0, 1] and probabilities of class 1; the arguments are `binary_crossentropy`'s."""
 
+    function = staticmethod(binary_crossentropy)
     aliases = ("bce",)
     labels_between = (0, 1)
     labels_hint = " For several classes use sparse_categorical_crossentropy or categorical_crossentropy."
@@ -116,15 +115,16 @@ class BinaryCrossentropy(FunctionLoss):
         label_smoothing: float = 0.0,
         axis: int = -1,
         reduction: "str | None" = "sum_over_batch_size",
-        name: str = "binary_crossentropy",
+        name: "str | None" = None,
     ):
-        options = {"from_logits": from_logits, "label_smoothing": label_smoothing, "axis": axis}
-        super().__init__(binary_crossentropy, reduction, name, **options)
+        super().__init__(reduction, name)
+        self.options = {"from_logits": from_logits, "label_smoothing": label_smoothing, "axis": axis}
 
 
-class CategoricalCrossentropy(FunctionLoss):
+class CategoricalCrossentropy(PresetLoss):
     """Cross-entropy of one-hot labels and probabilities; the arguments are `categorical_crossentropy`'s."""
 
+    function = staticmethod(categorical_crossentropy)
     labels_between = (0, 1)
     labels_hint = " For integer labels use sparse_categorical_crossentropy."
 
@@ -134,14 +134,16 @@ class CategoricalCrossentropy(FunctionLoss):
         label_smoothing: float = 0.0,
         axis: int = -1,
         reduction: "str | None" = "sum_over_batch_size",
-        name: str = "categorical_crossentropy",
+        name: "str | None" = None,
     ):
-        options = {"from_logits": from_logits, "label_smoothing": label_smoothing, "axis": axis}
-        super().__init__(categorical_crossentropy, reduction, name, **options)
+        super().__init__(reduction, name)
+        self.options = {"from_logits": from_logits, "label_smoothing": label_smoothing, "axis": axis}
 
 
-class SparseCategoricalCrossentropy(FunctionLoss):
+class SparseCategoricalCrossentropy(PresetLoss):
     """Cross-entropy of integer labels and probabilities; the arguments are `sparse_categorical_crossentropy`'s."""
+
+    function = staticmethod(sparse_categorical_crossentropy)
 
     def __init__(
         self,
@@ -149,29 +151,25 @@ class SparseCategoricalCrossentropy(FunctionLoss):
         ignore_class: "int | None" = None,
         reduction: "str | None" = "sum_over_batch_size",
         axis: int = -1,
-        name: str = "sparse_categorical_crossentropy",
+        name: "str | None" = None,
     ):
-        options = {"from_logits": from_logits, "ignore_class": ignore_class, "axis": axis}
-        super().__init__(sparse_categorical_crossentropy, reduction, name, **options)
+        super().__init__(reduction, name)
+        self.options = {"from_logits": from_logits, "ignore_class": ignore_class, "axis": axis}
 
     def check_labels(self, y_true: Any, y_pred_shape: tuple) -> None:
         check_classes(self.name, y_true, y_pred_shape, self.options["axis"], self.options["ignore_class"])
 
 
-class KLDivergence(FunctionLoss):
+class KLDivergence(PresetLoss):
     """sum(y_true log(y_true / y_pred)) for probabilities."""
 
+    function = staticmethod(kl_divergence)
     aliases = ("kld", "kullback_leibler_divergence")
     labels_between = (0, 1)
 
-    def __init__(self, reduction: "str | None" = "sum_over_batch_size", name: str = "kl_divergence"):
-        super().__init__(kl_divergence, reduction, name)
 
-
-class Poisson(FunctionLoss):
+class Poisson(PresetLoss):
     """mean(y_pred - y_true log(y_pred)) for counts and their expected values."""
 
+    function = staticmethod(poisson)
     labels_between = (0, math.inf)
-
-    def __init__(self, reduction: "str | None" = "sum_over_batch_size", name: str = "poisson"):
-        super().__init__(poisson, reduction, name)

@@ -3,13 +3,12 @@
 import math
 from typing import Any
 
-from dlgpu.losses.base import FunctionLoss, pair
+from dlgpu.losses.base import EPSILON, PresetLoss, pair
 from dlgpu.ops.activation import softplus
 from dlgpu.ops.elementwise import absolute, clip, less_equal, log1p, maximum, sqrt, square, where
 from dlgpu.ops.reduction import mean
 from dlgpu.tensor import Tensor
 
-EPSILON = 1e-7  # Keras's
 ANY = (-math.inf, math.inf)
 
 
@@ -62,80 +61,72 @@ def _unit(x: Tensor, axis: int) -> Tensor:
     return x / sqrt(maximum(square(x).sum(axis, keepdims=True), EPSILON**2))
 
 
-class MeanSquaredError(FunctionLoss):
+class MeanSquaredError(PresetLoss):
     """mean((y_true - y_pred)**2)."""
 
+    function = staticmethod(mean_squared_error)
     aliases = ("mse",)
     labels_between = ANY
 
-    def __init__(self, reduction: "str | None" = "sum_over_batch_size", name: str = "mean_squared_error"):
-        super().__init__(mean_squared_error, reduction, name)
 
-
-class MeanAbsoluteError(FunctionLoss):
+class MeanAbsoluteError(PresetLoss):
     """mean(|y_true - y_pred|)."""
 
+    function = staticmethod(mean_absolute_error)
     aliases = ("mae",)
     labels_between = ANY
 
-    def __init__(self, reduction: "str | None" = "sum_over_batch_size", name: str = "mean_absolute_error"):
-        super().__init__(mean_absolute_error, reduction, name)
 
-
-class MeanAbsolutePercentageError(FunctionLoss):
+class MeanAbsolutePercentageError(PresetLoss):
     """100 mean(|y_true - y_pred| / |y_true|)."""
 
+    function = staticmethod(mean_absolute_percentage_error)
     aliases = ("mape",)
     labels_between = ANY
 
-    def __init__(self, reduction: "str | None" = "sum_over_batch_size", name: str = "mean_absolute_percentage_error"):
-        super().__init__(mean_absolute_percentage_error, reduction, name)
 
-
-class MeanSquaredLogarithmicError(FunctionLoss):
+class MeanSquaredLogarithmicError(PresetLoss):
     """mean((log(1 + y_true) - log(1 + y_pred))**2)."""
 
+    function = staticmethod(mean_squared_logarithmic_error)
     aliases = ("msle",)
     labels_between = ANY
 
-    def __init__(self, reduction: "str | None" = "sum_over_batch_size", name: str = "mean_squared_logarithmic_error"):
-        super().__init__(mean_squared_logarithmic_error, reduction, name)
 
-
-class Huber(FunctionLoss):
+class Huber(PresetLoss):
     """Half the square of an error up to delta, linear beyond.
 
     Args:
         delta: where the square goes over into a line.
     """
 
+    function = staticmethod(huber)
     aliases = ("huber_loss",)
     labels_between = ANY
 
     def __init__(self, delta: float = 1.0, reduction: "str | None" = "sum_over_batch_size", name: str = "huber_loss"):
-        super().__init__(huber, reduction, name, delta=delta)
+        super().__init__(reduction, name)
+        self.options = {"delta": delta}
 
 
-class LogCosh(FunctionLoss):
+class LogCosh(PresetLoss):
     """mean(log(cosh(y_pred - y_true)))."""
 
+    function = staticmethod(log_cosh)
     aliases = ("logcosh",)
     labels_between = ANY
 
-    def __init__(self, reduction: "str | None" = "sum_over_batch_size", name: str = "log_cosh"):
-        super().__init__(log_cosh, reduction, name)
 
-
-class CosineSimilarity(FunctionLoss):
+class CosineSimilarity(PresetLoss):
     """Minus the cosine of the angle between y_true and y_pred.
 
     Args:
         axis: along which they are vectors.
     """
 
+    function = staticmethod(cosine_similarity)
     labels_between = ANY
 
-    def __init__(
-        self, axis: int = -1, reduction: "str | None" = "sum_over_batch_size", name: str = "cosine_similarity"
-    ):
-        super().__init__(cosine_similarity, reduction, name, axis=axis)
+    def __init__(self, axis: int = -1, reduction: "str | None" = "sum_over_batch_size", name: "str | None" = None):
+        super().__init__(reduction, name)
+        self.options = {"axis": axis}

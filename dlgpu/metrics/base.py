@@ -6,10 +6,10 @@ from typing import Any
 from dlgpu.autograd import no_grad
 from dlgpu.backend.devices import current_device
 from dlgpu.backend.dispatch import array_namespace
-from dlgpu.errors import unknown_name
 from dlgpu.initializers import Initializer
 from dlgpu.losses import Loss
-from dlgpu.saving.configurable import Configurable, functions, snake_case
+from dlgpu.losses.base import same_rank
+from dlgpu.saving.configurable import Configurable, function_named, snake_case
 from dlgpu.tensor import Tensor, to_array, wrap
 
 
@@ -131,7 +131,7 @@ class Mean(Metric):
                 self.total.array += total / (values.size / samples)
                 self.count.array += samples
             return
-        values, weight = same_rank(values, weight)
+        weight, values = same_rank(weight, values)
         if values.ndim > weight.ndim:
             values = values.mean(axis=tuple(range(weight.ndim, values.ndim)))
         weight = spread_weight(weight, values)
@@ -180,9 +180,7 @@ class MeanMetricWrapper(SampleMean):
 
     def __init__(self, fn: Any, name: "str | None" = None, dtype: str = "float64", **kwargs: Any):
         if isinstance(fn, str):  # from a configuration
-            if fn not in functions:
-                raise ValueError(unknown_name("function", fn, functions))
-            fn = functions[fn]
+            fn = function_named(fn)
         named = getattr(fn, "__name__", None) or getattr(fn, "name", None) or snake_case(type(fn).__name__)
         super().__init__(name or named, dtype)
         self.fn: Callable = fn.call if isinstance(fn, Loss) else fn
@@ -203,18 +201,6 @@ def ratio(a: Any, b: Any) -> Any:
     """a / b, and 0 where b is 0."""
     xp = array_namespace(b)
     return xp.asarray(xp.where(b == 0, 0, a / xp.where(b == 0, 1, b)))
-
-
-def same_rank(a: Any, b: Any) -> tuple[Any, Any]:
-    """Two arrays, of which the one with a last axis of length 1 more loses it, or the other, if (batch,), gains it."""
-    if a.ndim == b.ndim:
-        return a, b
-    if a.ndim < b.ndim:
-        b, a = same_rank(b, a)
-        return a, b
-    if a.ndim == b.ndim + 1 and a.shape[-1] == 1:
-        return (a, b[:, None]) if b.ndim == 1 else (a[..., 0], b)
-    return a, b
 
 
 def aligned(metric: Metric, y_true: Any, y_pred: Any) -> tuple[Any, Any]:

@@ -156,9 +156,7 @@ def deserialize(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if value.keys() == {"function"}:
-        if value["function"] not in functions:
-            raise ValueError(unknown_name("function", value["function"], functions))
-        return functions[value["function"]]
+        return function_named(value["function"])
     if not {"kind", "class", "config"} <= value.keys():
         return {key: deserialize(v) for key, v in value.items()}
     if value["kind"] not in kinds:
@@ -169,6 +167,13 @@ def deserialize(value: Any) -> Any:
     if number not in met:
         met[number] = kinds[value["kind"]].class_named(value["class"]).from_config(value["config"])
     return met[number]
+
+
+def function_named(name: str, kind: str = "function") -> Callable:
+    """The function known under a name; a ValueError names the nearest known one, and the kind that was looked for."""
+    if name not in functions:
+        raise ValueError(unknown_name(kind, name, functions))
+    return functions[name]
 
 
 @contextmanager
