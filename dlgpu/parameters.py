@@ -90,8 +90,11 @@ class FlatParameters:
             view[...] = 0 if gradient is None else gradient.array
 
 
-def flatten(parameters: Sequence[Parameter]) -> list[FlatParameters]:
-    """Put parameters into flat buffers, one for each dtype."""
+def flatten(parameters: Sequence[Parameter], held: Sequence[FlatParameters] = ()) -> list[FlatParameters]:
+    """Put parameters into flat buffers, one for each dtype; `held`, if all of them and no others live there already."""
+    ids = [id(p) for flat in held for p in flat.parameters]
+    if sorted(ids) == sorted(map(id, parameters)) and all(flat.in_place() for flat in held):
+        return list(held)
     by_dtype: dict[np.dtype, list[Parameter]] = {}
     for p in parameters:
         by_dtype.setdefault(p.dtype, []).append(p)

@@ -36,11 +36,12 @@ from dlgpu.metrics.losses import (
 )
 from dlgpu.metrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score, RootMeanSquaredError
 
-_BY_SHAPE = {
+# the names whose meaning depends on the shapes of labels and outputs: binary, sparse, categorical
+BY_SHAPE = {
     "accuracy": (BinaryAccuracy, SparseCategoricalAccuracy, CategoricalAccuracy),
     "crossentropy": (BinaryCrossentropy, SparseCategoricalCrossentropy, CategoricalCrossentropy),
 }
-_BY_SHAPE |= {"acc": _BY_SHAPE["accuracy"], "ce": _BY_SHAPE["crossentropy"]}
+BY_SHAPE |= {"acc": BY_SHAPE["accuracy"], "ce": BY_SHAPE["crossentropy"]}
 
 
 def get(identifier: Any) -> Any:
@@ -63,9 +64,9 @@ def for_output(identifier: Any, y_true_shape: tuple, y_pred_shape: tuple) -> Any
 
     One output is binary; labels without the classes' axis, or with one of length 1, are sparse; others categorical.
     """
-    if not isinstance(identifier, str) or identifier.lower() not in _BY_SHAPE:
+    if not isinstance(identifier, str) or identifier.lower() not in BY_SHAPE:
         return get(identifier)
-    binary, sparse, categorical = _BY_SHAPE[identifier.lower()]
+    binary, sparse, categorical = BY_SHAPE[identifier.lower()]
     if y_pred_shape[-1] == 1:
         return binary(name=identifier)
     if len(y_true_shape) < len(y_pred_shape) or y_true_shape[-1] == 1:

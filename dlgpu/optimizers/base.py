@@ -156,9 +156,7 @@ class Optimizer(Configurable):
         gradients = {id(p): g for g, p in pairs}
         if len(gradients) < len(pairs):
             self.fail("a parameter occurs twice: add its gradients first")
-        held = [id(p) for flat in self._own for p in flat.parameters]
-        if sorted(held) != sorted(gradients) or not all(flat.in_place() for flat in self._own):
-            self._own = flatten([p for _, p in pairs])
+        self._own = flatten([p for _, p in pairs], self._own)
         for flat in self._own:
             flat.set_gradients([gradients[id(p)] for p in flat.parameters])
         self.apply(self._own)

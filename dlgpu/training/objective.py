@@ -6,9 +6,6 @@ from typing import Any
 from dlgpu import losses, metrics
 from dlgpu.tensor import Tensor
 
-# Names whose meaning depends on the shapes of labels and outputs.
-BY_SHAPE = ("accuracy", "acc", "crossentropy", "ce")
-
 
 class Objective:
     """The losses of a model's outputs and its metrics, each a sum over the epoch.
@@ -105,7 +102,7 @@ class Objective:
 
 def _early(metric: Any) -> Any:
     """The Metric, or the name that must wait for shapes; an unknown name is an error at compile."""
-    return metric.lower() if isinstance(metric, str) and metric.lower() in BY_SHAPE else metrics.get(metric)
+    return metric.lower() if isinstance(metric, str) and metric.lower() in metrics.BY_SHAPE else metrics.get(metric)
 
 
 def _as_list(value: Any) -> list:

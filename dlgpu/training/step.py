@@ -36,11 +36,7 @@ class Step:
         parameters = self.model.trainable_weights
         if not parameters:
             raise ValueError("the model has no trainable weights: is every layer frozen?")
-        held = [p for flat in self.flats for p in flat.parameters]
-        same = sorted(map(id, held)) == sorted(map(id, parameters))
-        if same and all(flat.in_place() for flat in self.flats):
-            return
-        self.flats = flatten(parameters)
+        self.flats = flatten(parameters, self.flats)
         self.optimizer.build(self.flats)
 
     def train(self, batch: Batch) -> None:
