@@ -61,6 +61,7 @@ CASES += [
     ("FBetaScore", {"average": "macro", "beta": 0.5}, "classes"),
     ("R2Score", {"class_aggregation": "variance_weighted_average"}, "regression"),
 ]
+VALUES = [("Mean", {}), ("Sum", {})]
 
 
 def data(kind, rng, samples):
@@ -90,6 +91,18 @@ def test_metrics_equal_keras(name, arguments, kind, weighted, rng):
         ours.update_state(y_true, y_pred, weight)
         theirs.update_state(y_true.astype(np.float32), y_pred, weight)
         np.testing.assert_allclose(ours.result().numpy(), theirs.result().numpy(), rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("name", "arguments"), VALUES)
+def test_metrics_of_values_equal_keras(name, arguments, weighted, rng):
+    ours, theirs = getattr(metrics, name)(**arguments), getattr(keras.metrics, name)(**arguments)
+    for samples in (7, 1, 12):
+        values = rng.normal(size=(samples, 2)).astype(np.float32)
+        weight = rng.random(samples).astype(np.float32) if weighted else None
+        ours.update_state(values, weight)
+        theirs.update_state(values, weight)
+        np.testing.assert_allclose(float(ours.result()), float(theirs.result()), rtol=2e-5)
 
 
 def test_weights_of_single_steps_equal_keras(rng):
