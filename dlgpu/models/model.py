@@ -5,6 +5,7 @@ from typing import Any
 
 from dlgpu.backend.devices import Device, device
 from dlgpu.layers.base import Layer
+from dlgpu.models import saving
 from dlgpu.models.summary import summary_table
 from dlgpu.saving.configurable import Configurable
 from dlgpu.training.trainer import Trainer
@@ -66,21 +67,15 @@ class Model(Trainer, Layer):
 
     def save(self, path: Any) -> None:
         """Write architecture, weights, compile arguments and optimizer state to one file; see `load_model`."""
-        from dlgpu.models.saving import save_model
-
-        save_model(self, path)
+        saving.save_model(self, path)
 
     def save_weights(self, path: Any) -> None:
         """Write all weights to a .safetensors file, atomically."""
-        from dlgpu.models.saving import save_weights
-
-        save_weights(self, path)
+        saving.save_weights(self, path)
 
     def load_weights(self, path: Any) -> None:
         """Read all weights from a .safetensors, .dlgpu or Keras's .weights.h5 file; on an error nothing is changed."""
-        from dlgpu.models.saving import load_weights
-
-        load_weights(self, path)
+        saving.load_weights(self, path)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments of a subclass as JSON values."""
