@@ -32,7 +32,7 @@ def linear(x: Any) -> Tensor:
 
 
 @fuses("relu")
-def relu(x: Any, negative_slope: float = 0.0, max_value: "float | None" = None, threshold: float = 0.0) -> Tensor:
+def relu(x: Any, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0) -> Tensor:
     """x above the threshold, limited to max_value; negative_slope * (x - threshold) below it."""
     if not negative_slope and max_value is None and not threshold:
         return fused.activation(x, "relu")

@@ -62,9 +62,7 @@ def no_grad() -> Any:
     return set_recording(False)
 
 
-def gradients(
-    roots: Sequence[tuple], seeds: Sequence[Any], wanted: "Callable[[Node], bool]", create_graph: bool
-) -> dict:
+def gradients(roots: Sequence[tuple], seeds: Sequence[Any], wanted: Callable[[Node], bool], create_graph: bool) -> dict:
     """Walk the tape from `roots` and collect the gradients that arrive at wanted nodes.
 
     Args:

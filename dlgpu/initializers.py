@@ -107,7 +107,7 @@ class RandomUniform(Initializer):
 
     aliases = ("uniform",)
 
-    def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: "int | None" = None):
+    def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None):
         self.minval = minval
         self.maxval = maxval
         self.seed = seed
@@ -126,7 +126,7 @@ class RandomNormal(Initializer):
 
     aliases = ("normal",)
 
-    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: "int | None" = None):
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None):
         self.mean = mean
         self.stddev = stddev
         self.seed = seed
@@ -164,9 +164,9 @@ class VarianceScaling(Initializer):
         scale: float = 1.0,
         mode: str = "fan_in",
         distribution: str = "truncated_normal",
-        seed: "int | None" = None,
-        input_axes: "Sequence[int] | None" = None,
-        output_axes: "Sequence[int] | None" = None,
+        seed: int | None = None,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
     ):
         name = type(self).__name__
         if scale <= 0:
@@ -205,9 +205,9 @@ class _Preset:
 
     def __init__(
         self,
-        seed: "int | None" = None,
-        input_axes: "Sequence[int] | None" = None,
-        output_axes: "Sequence[int] | None" = None,
+        seed: int | None = None,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
     ):
         VarianceScaling.__init__(self, *self.preset, seed, input_axes, output_axes)  # type: ignore[arg-type, call-arg]
 
@@ -260,7 +260,7 @@ class Orthogonal(Initializer):
 
     aliases = ("OrthogonalInitializer",)
 
-    def __init__(self, gain: float = 1.0, seed: "int | None" = None):
+    def __init__(self, gain: float = 1.0, seed: int | None = None):
         self.gain = gain
         self.seed = seed
 
@@ -277,7 +277,7 @@ class Orthogonal(Initializer):
 
 
 def fans(
-    shape: Sequence[int], input_axes: "Sequence[int] | None" = None, output_axes: "Sequence[int] | None" = None
+    shape: Sequence[int], input_axes: Sequence[int] | None = None, output_axes: Sequence[int] | None = None
 ) -> tuple[int, int]:
     """The numbers of inputs and of outputs of a unit whose weight has this shape; see VarianceScaling."""
     if input_axes is not None and output_axes is not None:
@@ -288,7 +288,7 @@ def fans(
     return field * shape[-2], field * shape[-1]
 
 
-def _generator(seed: "int | None") -> Generator:
+def _generator(seed: int | None) -> Generator:
     return default_generator() if seed is None else Generator(seed)
 
 
@@ -297,15 +297,15 @@ def _drawn(dtype: Any) -> Any:
     return np.float64 if np.dtype(dtype) == np.float64 else np.float32
 
 
-def _uniform(shape: Sequence[int], low: float, high: float, dtype: Any, seed: "int | None") -> np.ndarray:
+def _uniform(shape: Sequence[int], low: float, high: float, dtype: Any, seed: int | None) -> np.ndarray:
     return _generator(seed).uniform(tuple(shape), low, high, _drawn(dtype), "cpu").astype(dtype, copy=False)
 
 
-def _normal(shape: Sequence[int], mean: float, stddev: float, dtype: Any, seed: "int | None") -> np.ndarray:
+def _normal(shape: Sequence[int], mean: float, stddev: float, dtype: Any, seed: int | None) -> np.ndarray:
     return _generator(seed).normal(tuple(shape), mean, stddev, _drawn(dtype), "cpu").astype(dtype, copy=False)
 
 
-def _truncated_normal(shape: Sequence[int], mean: float, stddev: float, dtype: Any, seed: "int | None") -> np.ndarray:
+def _truncated_normal(shape: Sequence[int], mean: float, stddev: float, dtype: Any, seed: int | None) -> np.ndarray:
     generator = _generator(seed)
     drawn = generator.normal(tuple(shape), dtype=_drawn(dtype), device="cpu")
     flat = drawn.reshape(-1)

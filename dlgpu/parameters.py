@@ -84,7 +84,7 @@ class FlatParameters:
         """Whether every parameter still lives here, and not in another model's buffer or on another device."""
         return all(p.array is view for p, view in zip(self.parameters, self.value_views))
 
-    def set_gradients(self, gradients: Sequence["Tensor | None"]) -> None:
+    def set_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         """Copy each parameter's gradient to its place; None counts as zero."""
         for view, gradient in zip(self.gradient_views, gradients):
             view[...] = 0 if gradient is None else gradient.array

@@ -135,7 +135,7 @@ class CosineDecay(Schedule):
         decay_steps: int,
         alpha: float = 0.0,
         *,
-        warmup_target: "float | None" = None,
+        warmup_target: float | None = None,
         warmup_steps: int = 0,
     ):
         _require_positive(self, decay_steps=decay_steps)

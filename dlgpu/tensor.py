@@ -29,13 +29,11 @@ class Tensor:
     __array_ufunc__ = None  # numpy_array * tensor is the tensor's operation
 
     array: Any
-    edge: "tuple[autograd.Node, int] | None"
+    edge: tuple[autograd.Node, int] | None
     grad: "Tensor | None"
     mask: "Tensor | None"
 
-    def __init__(
-        self, value: Any, dtype: Any = None, device: "str | Device | None" = None, requires_grad: bool = False
-    ):
+    def __init__(self, value: Any, dtype: Any = None, device: str | Device | None = None, requires_grad: bool = False):
         if isinstance(value, Tensor):
             value = value.array
         self.array = to_array(value, dtype, device)
@@ -75,7 +73,7 @@ class Tensor:
         """The same array, off the tape."""
         return wrap(self.array)
 
-    def to(self, target: "str | Device") -> "Tensor":
+    def to(self, target: str | Device) -> "Tensor":
         """This tensor on another device (itself, if it is there already); gradients flow back through the move."""
         target, origin = device(target), self.device
         if target == origin:
@@ -188,7 +186,7 @@ class OutputNode(autograd.Node):
         return self.vjp(*gradients, output)
 
 
-def to_array(value: Any, dtype: Any = None, where: "str | Device | None" = None) -> Any:
+def to_array(value: Any, dtype: Any = None, where: str | Device | None = None) -> Any:
     """`value` as a bare array; see Tensor for the rules."""
     if where is not None:
         target = device(where)
@@ -205,12 +203,12 @@ def to_array(value: Any, dtype: Any = None, where: "str | Device | None" = None)
     return array
 
 
-def as_tensor(value: Any, dtype: Any = None, device: "str | Device | None" = None) -> Tensor:
+def as_tensor(value: Any, dtype: Any = None, device: str | Device | None = None) -> Tensor:
     """A Tensor as it is; anything else as `Tensor(value, dtype, device)`."""
     return value if isinstance(value, Tensor) else Tensor(value, dtype, device)
 
 
-def wrap(array: Any, edge: "tuple[autograd.Node, int] | None" = None) -> Tensor:
+def wrap(array: Any, edge: tuple[autograd.Node, int] | None = None) -> Tensor:
     """A Tensor around an array (or an array library's scalar), without the checks of its constructor."""
     tensor = Tensor.__new__(Tensor)
     tensor.array = array if type(array) is np.ndarray or not isinstance(array, np.generic) else np.asarray(array)
@@ -219,7 +217,7 @@ def wrap(array: Any, edge: "tuple[autograd.Node, int] | None" = None) -> Tensor:
     return tensor
 
 
-def record(array: Any, inputs: Sequence[Any], vjp: "Callable | tuple[Callable, ...]", with_output: bool = False) -> Any:
+def record(array: Any, inputs: Sequence[Any], vjp: Callable | tuple[Callable, ...], with_output: bool = False) -> Any:
     """The result of an operation as a Tensor, with its place on the tape.
 
     Args:

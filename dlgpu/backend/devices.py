@@ -63,7 +63,7 @@ _stack: ContextVar[tuple[Device, ...]] = ContextVar("dlgpu_devices", default=())
 _chosen: list[Device] = []
 
 
-def device(name: "str | Device") -> Device:
+def device(name: str | Device) -> Device:
     """The device of that name: "cpu", "cuda", "cuda:1"; "gpu" means "cuda".
 
     Raises:

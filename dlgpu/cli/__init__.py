@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def main(argv: "Sequence[str] | None" = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status: 0, 2 for a wrong command line, 130 after Ctrl-C."""
     parser = _parser()
     arguments = parser.parse_args(argv)

@@ -91,7 +91,7 @@ def _default() -> str:
         return f"none (DLGPU_DEVICE={os.environ.get('DLGPU_DEVICE')}): {error}"
 
 
-def _version(distribution: str) -> "str | None":
+def _version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

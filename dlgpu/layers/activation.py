@@ -46,7 +46,7 @@ class ReLU(SameShape, Layer):
     """
 
     def __init__(
-        self, max_value: "float | None" = None, negative_slope: float = 0.0, threshold: float = 0.0, **kwargs: Any
+        self, max_value: float | None = None, negative_slope: float = 0.0, threshold: float = 0.0, **kwargs: Any
     ):
         super().__init__(**kwargs)
         if max_value is not None and max_value < 0:
@@ -108,7 +108,7 @@ class PReLU(SameShape, Layer):
         self,
         alpha_initializer: Any = "Zeros",
         alpha_regularizer: Any = None,
-        shared_axes: "list[int] | int | None" = None,
+        shared_axes: list[int] | int | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -143,11 +143,11 @@ class Softmax(SameShape, Layer):
         axis: an axis, or several.
     """
 
-    def __init__(self, axis: "int | list[int]" = -1, **kwargs: Any):
+    def __init__(self, axis: int | list[int] = -1, **kwargs: Any):
         super().__init__(**kwargs)
         self.axis = axis
 
-    def call(self, inputs: Tensor, mask: "Tensor | None" = None) -> Tensor:
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is None:
             return activations.softmax(inputs, self.axis)
         mask = as_tensor(mask, bool)

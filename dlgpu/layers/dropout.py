@@ -13,7 +13,7 @@ class Noise(Layer):
 
     supports_masking = True
 
-    def __init__(self, seed: "int | None" = None, **kwargs: Any):
+    def __init__(self, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.seed = seed
         self._own = None if seed is None else Generator(seed)
@@ -47,7 +47,7 @@ class Dropout(Noise):
         seed: an integer, for a mask sequence of its own.
     """
 
-    def __init__(self, rate: float, noise_shape: Any = None, seed: "int | None" = None, **kwargs: Any):
+    def __init__(self, rate: float, noise_shape: Any = None, seed: int | None = None, **kwargs: Any):
         super().__init__(seed, **kwargs)
         self.rate = self.require("rate", rate)
         if noise_shape is not None:
@@ -65,7 +65,7 @@ class Dropout(Noise):
         except ValueError as error:
             return self.fail(str(error))
 
-    def mask_shape(self, inputs: Tensor) -> "tuple | None":
+    def mask_shape(self, inputs: Tensor) -> tuple | None:
         """The shape of the mask for these inputs."""
         return self.noise_shape
 
@@ -80,7 +80,7 @@ class SpatialDropout1D(Dropout):
 
     axes = 1
 
-    def __init__(self, rate: float, seed: "int | None" = None, **kwargs: Any):
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
         super().__init__(rate, None, seed, **kwargs)
 
     def mask_shape(self, inputs: Tensor) -> tuple:
@@ -108,7 +108,7 @@ class GaussianNoise(Noise):
         seed: an integer, for a noise sequence of its own.
     """
 
-    def __init__(self, stddev: float, seed: "int | None" = None, **kwargs: Any):
+    def __init__(self, stddev: float, seed: int | None = None, **kwargs: Any):
         super().__init__(seed, **kwargs)
         self.stddev = self.require("stddev", stddev)
 
@@ -124,7 +124,7 @@ class GaussianDropout(Noise):
         seed: an integer, for a noise sequence of its own.
     """
 
-    def __init__(self, rate: float, seed: "int | None" = None, **kwargs: Any):
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
         super().__init__(seed, **kwargs)
         self.rate = self.require("rate", rate, below_one=True)
 

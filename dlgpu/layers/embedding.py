@@ -57,7 +57,7 @@ class Embedding(Layer):
         except ValueError as error:
             return self.fail(str(error))
 
-    def compute_mask(self, inputs: Tensor, mask: "Tensor | None") -> "Tensor | None":
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
         return ops.not_equal(inputs, 0) if self.mask_zero else None
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:

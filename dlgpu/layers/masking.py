@@ -29,7 +29,7 @@ class Masking(Layer):
             self.fail(f"expected inputs of shape (batch, time, features), got {inputs.shape}")
         return where(self.compute_mask(inputs, None)[..., None], inputs, 0)
 
-    def compute_mask(self, inputs: Tensor, mask: "Tensor | None") -> Tensor:
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
         return not_equal(inputs, self.mask_value).any(axis=-1)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:

@@ -64,7 +64,7 @@ class BatchNormalization(Layer):
         self.moving_mean = self.add_weight(shape, mean, "moving_mean", trainable=False)
         self.moving_variance = self.add_weight(shape, variance, "moving_variance", trainable=False)
 
-    def call(self, inputs: Tensor, training: bool = False, mask: "Tensor | None" = None) -> Tensor:
+    def call(self, inputs: Tensor, training: bool = False, mask: Tensor | None = None) -> Tensor:
         _require(self, inputs, (self.axis,), self.moving_mean.shape)
         if not (training and self.trainable):
             return ops.normalize(

@@ -113,7 +113,7 @@ class GlobalAveragePooling1D(GlobalPooling):
     reduce = staticmethod(ops.mean)
     aliases = ("GlobalAvgPool1D",)
 
-    def call(self, inputs: Tensor, mask: "Tensor | None" = None) -> Tensor:
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is None:
             return super().call(inputs)
         self.compute_output_shape(inputs.shape)

@@ -98,7 +98,7 @@ class RepeatVector(Layer):
 class Bordered(Windowed):
     """The base of layers that put something around their inputs, or take it away: (before, after) on each axis."""
 
-    def borders(self, value: Any, argument: str) -> "tuple[windows.Pair, ...]":
+    def borders(self, value: Any, argument: str) -> tuple[windows.Pair, ...]:
         """One number for all borders; one for each axis; or (before, after) for each axis."""
         per_axis = [value] * self.rank if isinstance(value, int) or self.rank == 1 else value
         try:

@@ -33,7 +33,7 @@ class Bidirectional(Layer):
     supports_masking = True
 
     def __init__(
-        self, layer: Layer, merge_mode: "str | None" = "concat", backward_layer: "Layer | None" = None, **kwargs: Any
+        self, layer: Layer, merge_mode: str | None = "concat", backward_layer: Layer | None = None, **kwargs: Any
     ):
         super().__init__(**kwargs)
         if merge_mode is not None and merge_mode not in MERGES:
@@ -65,7 +65,7 @@ class Bidirectional(Layer):
             if not layer.built:
                 layer._build(input_shape)
 
-    def call(self, inputs: Tensor, initial_state: Any = None, mask: "Tensor | None" = None) -> Any:
+    def call(self, inputs: Tensor, initial_state: Any = None, mask: Tensor | None = None) -> Any:
         states: list = [None, None]
         if initial_state is not None:
             half = len(initial_state) // 2
@@ -83,7 +83,7 @@ class Bidirectional(Layer):
         output = MERGES[self.merge_mode](forward, backward)
         return (output, *after) if self.return_state else output
 
-    def compute_mask(self, inputs: Tensor, mask: "Tensor | None") -> list:
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> list:
         return [mask if self.return_sequences else None] * (2 if self.merge_mode is None else 1)
 
     def compute_output_shape(self, input_shape: tuple) -> Any:
@@ -134,7 +134,7 @@ class TimeDistributed(Layer):
         if not self.layer.built:
             self.layer._build(self._step_shape(input_shape))
 
-    def call(self, inputs: Tensor, mask: "Tensor | None" = None, training: bool = False) -> Tensor:
+    def call(self, inputs: Tensor, mask: Tensor | None = None, training: bool = False) -> Tensor:
         self._step_shape(inputs.shape)
         if mask is not None and mask.shape[:2] != inputs.shape[:2]:
             self.fail(f"expected a mask of shape {inputs.shape[:2]}, got {mask.shape}")
@@ -152,7 +152,7 @@ class TimeDistributed(Layer):
         outputs.mask = mask
         return outputs
 
-    def compute_mask(self, inputs: Tensor, mask: "Tensor | None") -> None:
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> None:
         """None: `call` has put it on the output."""
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:

@@ -37,7 +37,7 @@ from dlgpu.losses.regression import (
 _CLASSES: dict[Callable, type[PresetLoss]] = {cls.function: cls for cls in PresetLoss.__subclasses__()}
 
 
-def get(identifier: Any) -> "Loss | None":
+def get(identifier: Any) -> Loss | None:
     """The loss that `identifier` means: a Loss, a class of them, a name, a configuration, a function, or None.
 
     A function of (y_true, y_pred) that returns the values of single samples is wrapped as a FunctionLoss.

@@ -30,7 +30,7 @@ class Loss(Configurable):
             "sum": their sum; "mean_with_sample_weight": their sum over the sum of the weights; "none" or None: none.
     """
 
-    def __init__(self, name: "str | None" = None, reduction: "str | None" = "sum_over_batch_size"):
+    def __init__(self, name: str | None = None, reduction: str | None = "sum_over_batch_size"):
         self.name = name or snake_case(type(self).__name__)
         if reduction not in REDUCTIONS:
             raise ValueError(f"{self.name}: {unknown_name('reduction', reduction, map(str, REDUCTIONS))}")
@@ -63,7 +63,7 @@ class Loss(Configurable):
             return values.mean() if values.size else values.sum()
         return self._reduce(values, self._weights(values, sample_weight, mask))
 
-    def _weights(self, values: Tensor, sample_weight: Any, mask: Any) -> "Tensor | None":
+    def _weights(self, values: Tensor, sample_weight: Any, mask: Any) -> Tensor | None:
         """The factor of each value, aligned with `values`; None for ones."""
         weights = None
         if sample_weight is not None:
@@ -75,7 +75,7 @@ class Loss(Configurable):
             weights = kept if weights is None else weights * kept
         return weights
 
-    def _reduce(self, values: Tensor, weights: "Tensor | None") -> Tensor:
+    def _reduce(self, values: Tensor, weights: Tensor | None) -> Tensor:
         weighted = values if weights is None else values * weights
         if self.reduction in ("none", None):
             return weighted
@@ -100,14 +100,14 @@ class FunctionLoss(Loss):
         kwargs: further arguments of the function.
     """
 
-    labels_between: ClassVar["tuple[float, float] | None"] = None  # None: nothing is known of the labels
+    labels_between: ClassVar[tuple[float, float] | None] = None  # None: nothing is known of the labels
     labels_hint: ClassVar[str] = ""
 
     def __init__(
         self,
-        function: "Callable | str",
-        reduction: "str | None" = "sum_over_batch_size",
-        name: "str | None" = None,
+        function: Callable | str,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
         **kwargs: Any,
     ):
         if isinstance(function, str):  # from a configuration
@@ -131,7 +131,7 @@ class PresetLoss(FunctionLoss):
 
     function: Callable
 
-    def __init__(self, reduction: "str | None" = "sum_over_batch_size", name: "str | None" = None):
+    def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None):
         super().__init__(self.function, reduction, name or snake_case(type(self).__name__))
 
 

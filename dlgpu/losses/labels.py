@@ -41,7 +41,7 @@ def check_values(loss: str, labels: np.ndarray, low: float, high: float) -> None
         _raise_first(labels, (labels >= low) & (labels <= high), f"{loss}: expected labels from {low:g} to {high:g}")
 
 
-def check_classes(loss: str, y_true: Any, y_pred_shape: tuple, axis: int, ignored: "int | None") -> None:
+def check_classes(loss: str, y_true: Any, y_pred_shape: tuple, axis: int, ignored: int | None) -> None:
     """The labels are integers in [0, classes), or the ignored one; of the outputs' shape without the class axis."""
     labels = host_labels(loss, y_true)
     axis, shape = axis % len(y_pred_shape), tuple(y_pred_shape)

@@ -58,7 +58,7 @@ def categorical_crossentropy(
 
 
 def sparse_categorical_crossentropy(
-    y_true: Any, y_pred: Any, from_logits: bool = False, ignore_class: "int | None" = None, axis: int = -1
+    y_true: Any, y_pred: Any, from_logits: bool = False, ignore_class: int | None = None, axis: int = -1
 ) -> Tensor:
     """-log(y_pred[y_true]) for integer labels.
 
@@ -114,8 +114,8 @@ class BinaryCrossentropy(PresetLoss):
         from_logits: bool = False,
         label_smoothing: float = 0.0,
         axis: int = -1,
-        reduction: "str | None" = "sum_over_batch_size",
-        name: "str | None" = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
     ):
         super().__init__(reduction, name)
         self.options = {"from_logits": from_logits, "label_smoothing": label_smoothing, "axis": axis}
@@ -133,8 +133,8 @@ class CategoricalCrossentropy(PresetLoss):
         from_logits: bool = False,
         label_smoothing: float = 0.0,
         axis: int = -1,
-        reduction: "str | None" = "sum_over_batch_size",
-        name: "str | None" = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
     ):
         super().__init__(reduction, name)
         self.options = {"from_logits": from_logits, "label_smoothing": label_smoothing, "axis": axis}
@@ -148,10 +148,10 @@ class SparseCategoricalCrossentropy(PresetLoss):
     def __init__(
         self,
         from_logits: bool = False,
-        ignore_class: "int | None" = None,
-        reduction: "str | None" = "sum_over_batch_size",
+        ignore_class: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
         axis: int = -1,
-        name: "str | None" = None,
+        name: str | None = None,
     ):
         super().__init__(reduction, name)
         self.options = {"from_logits": from_logits, "ignore_class": ignore_class, "axis": axis}

@@ -104,7 +104,7 @@ class Huber(PresetLoss):
     aliases = ("huber_loss",)
     labels_between = ANY
 
-    def __init__(self, delta: float = 1.0, reduction: "str | None" = "sum_over_batch_size", name: str = "huber_loss"):
+    def __init__(self, delta: float = 1.0, reduction: str | None = "sum_over_batch_size", name: str = "huber_loss"):
         super().__init__(reduction, name)
         self.options = {"delta": delta}
 
@@ -127,6 +127,6 @@ class CosineSimilarity(PresetLoss):
     function = staticmethod(cosine_similarity)
     labels_between = ANY
 
-    def __init__(self, axis: int = -1, reduction: "str | None" = "sum_over_batch_size", name: "str | None" = None):
+    def __init__(self, axis: int = -1, reduction: str | None = "sum_over_batch_size", name: str | None = None):
         super().__init__(reduction, name)
         self.options = {"axis": axis}

@@ -17,7 +17,7 @@ class Accuracy(SampleMean):
 class BinaryAccuracy(SampleMean):
     """How often (prediction > threshold) is the label, 0 or 1."""
 
-    def __init__(self, name: "str | None" = None, dtype: str = "float64", threshold: float = 0.5):
+    def __init__(self, name: str | None = None, dtype: str = "float64", threshold: float = 0.5):
         super().__init__(name, dtype)
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
@@ -46,7 +46,7 @@ class SparseCategoricalAccuracy(SampleMean):
 class TopKCategoricalAccuracy(SampleMean):
     """How often the label's 1 is among the k largest predictions: both (..., classes). Ties count as among them."""
 
-    def __init__(self, k: int = 5, name: "str | None" = None, dtype: str = "float64"):
+    def __init__(self, k: int = 5, name: str | None = None, dtype: str = "float64"):
         super().__init__(name, dtype)
         self.k = k
 
@@ -68,7 +68,7 @@ class SparseTopKCategoricalAccuracy(SampleMean):
     def __init__(
         self,
         k: int = 5,
-        name: "str | None" = None,
+        name: str | None = None,
         dtype: str = "float64",
         from_sorted_ids: bool = False,
     ):

@@ -50,13 +50,13 @@ class Metric(Configurable):
         dtype: of the sums and the result. float32 cannot count past 2**24 samples.
     """
 
-    def __init__(self, name: "str | None" = None, dtype: str = "float64"):
+    def __init__(self, name: str | None = None, dtype: str = "float64"):
         self.name = name or snake_case(type(self).__name__)
         self.dtype = dtype or "float64"
         self.variables: list[Variable] = []
 
     def add_variable(
-        self, shape: tuple = (), initializer: Any = "zeros", dtype: Any = None, name: "str | None" = None
+        self, shape: tuple = (), initializer: Any = "zeros", dtype: Any = None, name: str | None = None
     ) -> Variable:
         """A new part of the state, on the current device; `reset_state` sets it to zero."""
         make = initializer if callable(initializer) else Initializer.get(initializer)
@@ -93,7 +93,7 @@ class Metric(Configurable):
 class Sum(Metric):
     """sum_i w[i] values[i] over all batches, w = 1 by default."""
 
-    def __init__(self, name: "str | None" = None, dtype: str = "float64"):
+    def __init__(self, name: str | None = None, dtype: str = "float64"):
         super().__init__(name, dtype)
         self.total = self.add_variable()
 
@@ -113,7 +113,7 @@ class Mean(Metric):
     Values of shape (batch, ...) are first averaged over all axes that sample_weight does not have.
     """
 
-    def __init__(self, name: "str | None" = None, dtype: str = "float64"):
+    def __init__(self, name: str | None = None, dtype: str = "float64"):
         super().__init__(name, dtype)
         self.total = self.add_variable()
         self.count = self.add_variable()
@@ -178,7 +178,7 @@ class MeanMetricWrapper(SampleMean):
         **kwargs: passed on to fn.
     """
 
-    def __init__(self, fn: Any, name: "str | None" = None, dtype: str = "float64", **kwargs: Any):
+    def __init__(self, fn: Any, name: str | None = None, dtype: str = "float64", **kwargs: Any):
         if isinstance(fn, str):  # from a configuration
             fn = function_named(fn)
         named = getattr(fn, "__name__", None) or getattr(fn, "name", None) or snake_case(type(fn).__name__)

@@ -30,11 +30,11 @@ class ConfusionMetric(Metric):
 
     def __init__(
         self,
-        thresholds: "float | Sequence[float]",
-        name: "str | None" = None,
+        thresholds: float | Sequence[float],
+        name: str | None = None,
         dtype: str = "float64",
-        top_k: "int | None" = None,
-        class_id: "int | None" = None,
+        top_k: int | None = None,
+        class_id: int | None = None,
     ):
         super().__init__(name, dtype)
         self.thresholds = list(thresholds) if isinstance(thresholds, (list, tuple, np.ndarray)) else [thresholds]
@@ -109,7 +109,7 @@ class Count(ConfusionMetric):
 
     kind: int
 
-    def __init__(self, thresholds: Any = None, name: "str | None" = None, dtype: str = "float64"):
+    def __init__(self, thresholds: Any = None, name: str | None = None, dtype: str = "float64"):
         super().__init__(checked(thresholds), name, dtype)
 
     def result(self) -> Tensor:
@@ -154,9 +154,9 @@ class Precision(ConfusionMetric):
     def __init__(
         self,
         thresholds: Any = None,
-        top_k: "int | None" = None,
-        class_id: "int | None" = None,
-        name: "str | None" = None,
+        top_k: int | None = None,
+        class_id: int | None = None,
+        name: str | None = None,
         dtype: str = "float64",
     ):
         super().__init__(checked(thresholds, 0.5 if top_k is None else LEFT_OUT), name, dtype, top_k, class_id)
@@ -171,9 +171,9 @@ class Recall(ConfusionMetric):
     def __init__(
         self,
         thresholds: Any = None,
-        top_k: "int | None" = None,
-        class_id: "int | None" = None,
-        name: "str | None" = None,
+        top_k: int | None = None,
+        class_id: int | None = None,
+        name: str | None = None,
         dtype: str = "float64",
     ):
         super().__init__(checked(thresholds, 0.5 if top_k is None else LEFT_OUT), name, dtype, top_k, class_id)

@@ -31,7 +31,7 @@ class AUC(ConfusionMetric):
         num_thresholds: int = 200,
         curve: str = "ROC",
         summation_method: str = "interpolation",
-        name: "str | None" = None,
+        name: str | None = None,
         dtype: str = "float64",
         thresholds: Any = None,
         from_logits: bool = False,
@@ -91,7 +91,7 @@ def _interpolated(xp: Any, true_positives: Any, false_positives: Any, false_nega
 class _BestAt(ConfusionMetric):
     """The largest value of one rate at those of evenly spaced thresholds where another is at least `value`."""
 
-    def __init__(self, what: str, value: float, num_thresholds: int, class_id: "int | None", name: Any, dtype: str):
+    def __init__(self, what: str, value: float, num_thresholds: int, class_id: int | None, name: Any, dtype: str):
         if not 0 <= value <= 1:
             raise ValueError(f"{what} must lie in [0, 1], got {value}")
         if num_thresholds < 1:
@@ -111,8 +111,8 @@ class SensitivityAtSpecificity(_BestAt):
         self,
         specificity: float,
         num_thresholds: int = 200,
-        class_id: "int | None" = None,
-        name: "str | None" = None,
+        class_id: int | None = None,
+        name: str | None = None,
         dtype: str = "float64",
     ):
         super().__init__("specificity", specificity, num_thresholds, class_id, name, dtype)
@@ -128,8 +128,8 @@ class SpecificityAtSensitivity(_BestAt):
         self,
         sensitivity: float,
         num_thresholds: int = 200,
-        class_id: "int | None" = None,
-        name: "str | None" = None,
+        class_id: int | None = None,
+        name: str | None = None,
         dtype: str = "float64",
     ):
         super().__init__("sensitivity", sensitivity, num_thresholds, class_id, name, dtype)
@@ -145,8 +145,8 @@ class PrecisionAtRecall(_BestAt):
         self,
         recall: float,
         num_thresholds: int = 200,
-        class_id: "int | None" = None,
-        name: "str | None" = None,
+        class_id: int | None = None,
+        name: str | None = None,
         dtype: str = "float64",
     ):
         super().__init__("recall", recall, num_thresholds, class_id, name, dtype)
@@ -162,8 +162,8 @@ class RecallAtPrecision(_BestAt):
         self,
         precision: float,
         num_thresholds: int = 200,
-        class_id: "int | None" = None,
-        name: "str | None" = None,
+        class_id: int | None = None,
+        name: str | None = None,
         dtype: str = "float64",
     ):
         super().__init__("precision", precision, num_thresholds, class_id, name, dtype)

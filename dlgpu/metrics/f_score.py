@@ -26,9 +26,9 @@ class FBetaScore(Metric):
 
     def __init__(
         self,
-        average: "str | None" = None,
+        average: str | None = None,
         beta: float = 1.0,
-        threshold: "float | None" = None,
+        threshold: float | None = None,
         name: str = "fbeta_score",
         dtype: str = "float64",
     ):
@@ -82,8 +82,8 @@ class F1Score(FBetaScore):
 
     def __init__(
         self,
-        average: "str | None" = None,
-        threshold: "float | None" = None,
+        average: str | None = None,
+        threshold: float | None = None,
         name: str = "f1_score",
         dtype: str = "float64",
     ):

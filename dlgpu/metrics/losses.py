@@ -13,7 +13,7 @@ class LossMean(MeanMetricWrapper):
 
     loss: Callable
 
-    def __init__(self, name: "str | None" = None, dtype: str = "float64"):
+    def __init__(self, name: str | None = None, dtype: str = "float64"):
         super().__init__(self.loss, name or snake_case(type(self).__name__), dtype)
 
 
@@ -76,7 +76,7 @@ class CosineSimilarity(LossMean):
 
     loss = staticmethod(losses.cosine_similarity)
 
-    def __init__(self, name: "str | None" = None, dtype: str = "float64", axis: int = -1):
+    def __init__(self, name: str | None = None, dtype: str = "float64", axis: int = -1):
         super().__init__(name, dtype)
         self.kwargs = {"axis": axis}
 
@@ -99,7 +99,7 @@ class BinaryCrossentropy(LossMean):
 
     def __init__(
         self,
-        name: "str | None" = None,
+        name: str | None = None,
         dtype: str = "float64",
         from_logits: bool = False,
         label_smoothing: float = 0,
@@ -123,7 +123,7 @@ class CategoricalCrossentropy(LossMean):
 
     def __init__(
         self,
-        name: "str | None" = None,
+        name: str | None = None,
         dtype: str = "float64",
         from_logits: bool = False,
         label_smoothing: float = 0,
@@ -148,10 +148,10 @@ class SparseCategoricalCrossentropy(LossMean):
 
     def __init__(
         self,
-        name: "str | None" = None,
+        name: str | None = None,
         dtype: str = "float64",
         from_logits: bool = False,
-        ignore_class: "int | None" = None,
+        ignore_class: int | None = None,
         axis: int = -1,
     ):
         super().__init__(name, dtype)

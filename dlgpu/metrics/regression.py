@@ -48,7 +48,7 @@ class R2Score(Metric):
 
     def __init__(
         self,
-        class_aggregation: "str | None" = "uniform_average",
+        class_aggregation: str | None = "uniform_average",
         name: str = "r2_score",
         dtype: str = "float64",
     ):

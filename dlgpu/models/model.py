@@ -54,7 +54,7 @@ class Model(Trainer, Layer):
         super()._build(input_shape)
         self.built_for = input_shape
 
-    def to(self, target: "str | Device") -> "Model":
+    def to(self, target: str | Device) -> "Model":
         """Move all weights to a device, in place; returns the model."""
         place = device(target)
         for weight in self.weights:

@@ -16,7 +16,7 @@ from dlgpu.tensor import Tensor, record, wrap
 Activation = str | Callable[[Tensor], Tensor]  # the name of a fused activation, or any function
 
 
-def activation(x: Any, name: str, bias: "Tensor | None" = None) -> Tensor:
+def activation(x: Any, name: str, bias: Tensor | None = None) -> Tensor:
     """The fused activation `name` of x + bias, elementwise.
 
     Args:
@@ -35,13 +35,13 @@ def activation(x: Any, name: str, bias: "Tensor | None" = None) -> Tensor:
             return wrap(grad_z), None
         return wrap(grad_z), wrap(grad_z.sum(axis=tuple(range(grad_z.ndim - 1))))
 
-    def composite(x: Tensor, bias: "Tensor | None") -> Tensor:
+    def composite(x: Tensor, bias: Tensor | None) -> Tensor:
         return COMPOSITES[name](x if bias is None else x + bias)
 
     return record(array, (x, bias), with_composite(vjp, composite, (x, bias)))
 
 
-def dense(x: Any, kernel: Tensor, bias: "Tensor | None" = None, activation: Activation = "linear") -> Tensor:
+def dense(x: Any, kernel: Tensor, bias: Tensor | None = None, activation: Activation = "linear") -> Tensor:
     """activation(x @ kernel + bias), computed in the kernel's dtype.
 
     Args:
@@ -71,7 +71,7 @@ def dense(x: Any, kernel: Tensor, bias: "Tensor | None" = None, activation: Acti
         grad_x = grads[0].reshape(x.shape) if needed[0] else None
         return tuple(None if g is None else wrap(g) for g in (grad_x, *grads[1:]))
 
-    def composite(x: Tensor, kernel: Tensor, bias: "Tensor | None") -> Tensor:
+    def composite(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         product = matmul(x, kernel)
         return COMPOSITES[name](product if bias is None else product + bias)
 
@@ -79,7 +79,7 @@ def dense(x: Any, kernel: Tensor, bias: "Tensor | None" = None, activation: Acti
     return record(output.reshape(*lead, kernel.shape[1]), inputs, with_composite(vjp, composite, inputs))
 
 
-def checked_bias(x: Any, bias: "Tensor | None", name: str) -> "Tensor | None":
+def checked_bias(x: Any, bias: Tensor | None, name: str) -> Tensor | None:
     """The bias in x's dtype, after both it and the name have been found fit."""
     if name not in COMPOSITES:
         raise ValueError(unknown_name("fused activation", name, COMPOSITES))
@@ -103,7 +103,7 @@ def fuses(name: str) -> Callable[[Callable], Callable]:
     return mark
 
 
-def fused_name(function: Any) -> "str | None":
+def fused_name(function: Any) -> str | None:
     """The name of the fused activation that a function is, or None; it goes by identity, not by `__name__`.
 
     A string is taken for such a name.

@@ -31,10 +31,10 @@ class Geometry(NamedTuple):
 def conv2d(
     x: Any,
     kernel: Any,
-    bias: "Tensor | None" = None,
-    strides: "int | Sequence[int]" = 1,
+    bias: Tensor | None = None,
+    strides: int | Sequence[int] = 1,
     padding: Any = "valid",
-    dilation: "int | Sequence[int]" = 1,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
     activation: Activation = "linear",
 ) -> Tensor:
@@ -80,7 +80,7 @@ def conv2d(
         grads = kernels.convolution_backward(grad.array, x.array, kernel.array, saved, name, needed, *geometry)
         return tuple(None if g is None else wrap(g) for g in grads)
 
-    def composite(x: Tensor, kernel: Tensor, bias: "Tensor | None") -> Tensor:
+    def composite(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         return fused_activation(_convolve(x, kernel, geometry), name, bias)
 
     inputs = (x, kernel, bias)
@@ -90,10 +90,10 @@ def conv2d(
 def conv1d(
     x: Any,
     kernel: Any,
-    bias: "Tensor | None" = None,
-    strides: "int | Sequence[int]" = 1,
+    bias: Tensor | None = None,
+    strides: int | Sequence[int] = 1,
     padding: Any = "valid",
-    dilation: "int | Sequence[int]" = 1,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
     activation: Activation = "linear",
 ) -> Tensor:
@@ -126,10 +126,10 @@ def conv1d(
 def conv2d_transpose(
     x: Any,
     kernel: Any,
-    bias: "Tensor | None" = None,
-    strides: "int | Sequence[int]" = 1,
+    bias: Tensor | None = None,
+    strides: int | Sequence[int] = 1,
     padding: str = "valid",
-    dilation: "int | Sequence[int]" = 1,
+    dilation: int | Sequence[int] = 1,
     activation: Activation = "linear",
 ) -> Tensor:
     """activation(transposed convolution + bias): maps (height, width) to what `conv2d` would map to (height, width).

@@ -16,7 +16,7 @@ from dlgpu.tensor import Tensor, as_tensor, record, wrap
 _differentiating: ContextVar[bool] = ContextVar("dlgpu_differentiating", default=False)
 
 
-def value_and_grad(function: Callable, argnums: "int | Sequence[int]" = 0, create_graph: bool = False) -> Callable:
+def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0, create_graph: bool = False) -> Callable:
     """A function that returns `function`'s value and its gradient with respect to some of its arguments.
 
     `function` returns one Tensor of one element. Calls nest: inside another `grad` the gradient can itself be
@@ -55,7 +55,7 @@ def value_and_grad(function: Callable, argnums: "int | Sequence[int]" = 0, creat
     return differentiated
 
 
-def grad(function: Callable, argnums: "int | Sequence[int]" = 0, create_graph: bool = False) -> Callable:
+def grad(function: Callable, argnums: int | Sequence[int] = 0, create_graph: bool = False) -> Callable:
     """The gradient of `function`, which returns one element; see `value_and_grad`. `grad(grad(f))` is f''."""
     pair = value_and_grad(function, argnums, create_graph)
 
@@ -78,7 +78,7 @@ def fresh(value: Any) -> Tensor:
     return Tensor(value, requires_grad=True)
 
 
-def pull_back(outputs: Sequence, seeds: Sequence, inputs: "Sequence[Tensor]", create_graph: bool = False) -> list:
+def pull_back(outputs: Sequence, seeds: Sequence, inputs: Sequence[Tensor], create_graph: bool = False) -> list:
     """The gradients of `outputs`, weighted by `seeds` (None: ones), with respect to each of `inputs`.
 
     The walk ends at the inputs: they are held fixed towards each other.

@@ -15,8 +15,8 @@ from dlgpu.tensor import Tensor, as_tensor, record, wrap
 
 def batch_normalization(
     x: Any,
-    scale: "Tensor | None" = None,
-    offset: "Tensor | None" = None,
+    scale: Tensor | None = None,
+    offset: Tensor | None = None,
     axis: int = -1,
     epsilon: float = 1e-3,
     mask: Any = None,
@@ -49,7 +49,7 @@ def batch_normalization(
         )
         return tuple(wrap(g) for g in found)
 
-    def composite(x: Tensor, scale: "Tensor | None", offset: "Tensor | None") -> Tensor:
+    def composite(x: Tensor, scale: Tensor | None, offset: Tensor | None) -> Tensor:
         weights, count = kernels.row_weights(x.array, places)
         share = wrap((weights / count)[:, None])
         centred = x - sum(x * share, axis=0)
@@ -62,8 +62,8 @@ def normalize(
     x: Any,
     average: Any,
     variance: Any,
-    scale: "Tensor | None" = None,
-    offset: "Tensor | None" = None,
+    scale: Tensor | None = None,
+    offset: Tensor | None = None,
     axis: int = -1,
     epsilon: float = 1e-3,
 ) -> Tensor:
@@ -92,8 +92,8 @@ def normalize(
 
 def layer_normalization(
     x: Any,
-    scale: "Tensor | None" = None,
-    offset: "Tensor | None" = None,
+    scale: Tensor | None = None,
+    offset: Tensor | None = None,
     axis: Any = -1,
     epsilon: float = 1e-3,
 ) -> Tensor:
@@ -126,7 +126,7 @@ def layer_normalization(
         found = kernels.layer_normalization_backward(grad.array, rows.array, average, variance, raw(scale), epsilon)
         return tuple(wrap(g) for g in found)
 
-    def composite(x: Tensor, scale: "Tensor | None", offset: "Tensor | None") -> Tensor:
+    def composite(x: Tensor, scale: Tensor | None, offset: Tensor | None) -> Tensor:
         centred = x - mean(x, axis=1, keepdims=True)
         return _scaled(centred, mean(square(centred), axis=1, keepdims=True), scale, offset, epsilon)
 
@@ -140,7 +140,7 @@ def _scaled(centred: Tensor, variance: Tensor, scale: Any, offset: Any, epsilon:
     return output if offset is None else output + offset
 
 
-def _check(name: str, x: Tensor, axis: int, *others: "Tensor | None") -> int:
+def _check(name: str, x: Tensor, axis: int, *others: Tensor | None) -> int:
     """The number of channels, to which all other inputs must fit."""
     if x.ndim < 2:
         raise ValueError(f"{name}: expected an input of 2 or more dimensions, got shape {x.shape}")

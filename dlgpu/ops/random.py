@@ -27,10 +27,10 @@ class Generator:
         seed: an integer in [0, 2**64); from the operating system's entropy by default.
     """
 
-    def __init__(self, seed: "int | None" = None):
+    def __init__(self, seed: int | None = None):
         self.reset(seed)
 
-    def reset(self, seed: "int | None" = None) -> None:
+    def reset(self, seed: int | None = None) -> None:
         """Begin anew with a seed.
 
         Raises:
@@ -77,7 +77,7 @@ class Generator:
         return out
 
     def integers(
-        self, low: int, high: "int | None" = None, shape: Any = (), dtype: Any = np.int64, device: Any = None
+        self, low: int, high: int | None = None, shape: Any = (), dtype: Any = np.int64, device: Any = None
     ) -> Any:
         """Integers in [low, high), or in [0, low) if `high` is left out.
 
@@ -130,7 +130,7 @@ def set_random_seed(seed: int) -> None:
     _default.reset(operator.index(seed))
 
 
-def dropout(x: Any, rate: float, generator: "Generator | None" = None, noise_shape: Any = None) -> Tensor:
+def dropout(x: Any, rate: float, generator: Generator | None = None, noise_shape: Any = None) -> Tensor:
     """Zero a share `rate` of the values, and divide the others by 1 - rate so that the expectation stays.
 
     The mask is not kept: the gradient draws it again.
@@ -164,7 +164,7 @@ def _dropped(x: Tensor, rate: float, seed: int, counter: int, shape: tuple) -> T
     return record(array, (x,), lambda grad: (_dropped(grad, rate, seed, counter, shape),))
 
 
-def _empty(shape: Any, dtype: Any, where: "str | Device | None") -> Any:
+def _empty(shape: Any, dtype: Any, where: str | Device | None) -> Any:
     return (current_device() if where is None else device(where)).empty(shape, dtype)
 
 

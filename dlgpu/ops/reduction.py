@@ -89,13 +89,13 @@ def cumsum(x: Any, axis: int) -> Tensor:
     return record(array, (x,), lambda grad: (cumsum(grad[flip], a)[flip],))
 
 
-def argmax(x: Any, axis: "int | None" = None) -> Tensor:
+def argmax(x: Any, axis: int | None = None) -> Tensor:
     """The index of the largest value along `axis`, the first of several."""
     x = as_tensor(x)
     return wrap(x.array.argmax(axis=axis))
 
 
-def argmin(x: Any, axis: "int | None" = None) -> Tensor:
+def argmin(x: Any, axis: int | None = None) -> Tensor:
     """The index of the smallest value along `axis`, the first of several."""
     x = as_tensor(x)
     return wrap(x.array.argmin(axis=axis))

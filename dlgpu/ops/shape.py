@@ -39,7 +39,7 @@ def reshape(x: Any, *shape: Any) -> Tensor:
     return record(x.array.reshape(wanted), (x,), lambda grad: (reshape(grad, origin),))
 
 
-def transpose(x: Any, axes: "Sequence[int] | None" = None) -> Tensor:
+def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
     """The axes in another order, reversed by default."""
     x = as_tensor(x)
     order = tuple(range(x.ndim))[::-1] if axes is None else tuple(axis_of(a, x.ndim) for a in axes)
@@ -69,7 +69,7 @@ def expand_dims(x: Any, axis: int) -> Tensor:
     return reshape(x, (*x.shape[:place], 1, *x.shape[place:]))
 
 
-def squeeze(x: Any, axis: "int | None" = None) -> Tensor:
+def squeeze(x: Any, axis: int | None = None) -> Tensor:
     """Without the axis `axis`, or without all axes, of length 1."""
     x = as_tensor(x)
     return reshape(x, x.array.squeeze(axis).shape)
@@ -104,7 +104,7 @@ def stack(tensors: Sequence, axis: int = 0) -> Tensor:
     return concatenate([expand_dims(t, axis) for t in tensors], axis)
 
 
-def split(x: Any, parts: "int | Sequence[int]", axis: int = 0) -> list:
+def split(x: Any, parts: int | Sequence[int], axis: int = 0) -> list:
     """x cut along an axis into so many equal parts, or before the given indices."""
     x = as_tensor(x)
     lead = (slice(None),) * axis_of(axis, x.ndim)
@@ -125,7 +125,7 @@ def repeat(x: Any, repeats: int, axis: int) -> Tensor:
     return reshape(wide, (*x.shape[:place], x.shape[place] * repeats, *x.shape[place + 1 :]))
 
 
-def tile(x: Any, repeats: "int | Sequence[int]") -> Tensor:
+def tile(x: Any, repeats: int | Sequence[int]) -> Tensor:
     """x as a whole so many times along each axis; fewer numbers than axes count from the last, as in NumPy."""
     x = as_tensor(x)
     times = (repeats,) if isinstance(repeats, (int, np.integer)) else tuple(repeats)
@@ -136,7 +136,7 @@ def tile(x: Any, repeats: "int | Sequence[int]") -> Tensor:
     return reshape(wide, tuple(t * n for t, n in zip(times, shape)))
 
 
-def pad(x: Any, widths: "Sequence[tuple[int, int]]", value: float = 0.0) -> Tensor:
+def pad(x: Any, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
     """x with `widths[axis] = (before, after)` constant values around it."""
     x = as_tensor(x)
     if len(widths) != x.ndim:

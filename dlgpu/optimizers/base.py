@@ -34,12 +34,12 @@ class Optimizer(Configurable):
 
     def __init__(
         self,
-        learning_rate: "float | Schedule | Callable" = 0.001,
-        weight_decay: "float | None" = None,
-        clipnorm: "float | None" = None,
-        clipvalue: "float | None" = None,
-        global_clipnorm: "float | None" = None,
-        name: "str | None" = None,
+        learning_rate: float | Schedule | Callable = 0.001,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        name: str | None = None,
     ):
         self.name = name or type(self).__name__.lower()
         self.learning_rate = learning_rate  # type: ignore[assignment]
@@ -84,7 +84,7 @@ class Optimizer(Configurable):
         return float(rate(self.iterations) if isinstance(rate, Schedule) else rate())  # type: ignore[operator]
 
     @learning_rate.setter
-    def learning_rate(self, rate: "float | Schedule | Callable") -> None:
+    def learning_rate(self, rate: float | Schedule | Callable) -> None:
         if not callable(rate):
             expected = "a number of at least 0, a Schedule or a function"
             rate = self.require("learning_rate", rate, lambda x: x >= 0, expected, required=True)
@@ -126,7 +126,7 @@ class Optimizer(Configurable):
             self._loaded = None
         self._flats, self._slots = flats, made
 
-    def apply(self, flats: "list[FlatParameters]") -> None:
+    def apply(self, flats: list[FlatParameters]) -> None:
         """One step: change the values of these buffers by their gradients, which clipping changes in place."""
         if flats != self._flats:
             self.build(flats)
@@ -177,7 +177,7 @@ class Optimizer(Configurable):
     # -- weight decay
 
     def exclude_from_weight_decay(
-        self, var_list: "Sequence[Parameter] | None" = None, var_names: "Sequence[str] | None" = None
+        self, var_list: Sequence[Parameter] | None = None, var_names: Sequence[str] | None = None
     ) -> None:
         """Spare these parameters from weight decay.
 

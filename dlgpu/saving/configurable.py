@@ -14,7 +14,7 @@ from dlgpu.errors import unknown_name
 
 kinds: dict[str, type["Configurable"]] = {}
 functions: dict[str, Callable] = {}
-_met: ContextVar["dict | None"] = ContextVar("objects met while describing", default=None)
+_met: ContextVar[dict | None] = ContextVar("objects met while describing", default=None)
 
 
 class Configurable:
@@ -187,7 +187,7 @@ def one_description() -> Iterator[None]:
 
 
 @contextmanager
-def known_objects(objects: "Mapping[str, Any] | None") -> Iterator[None]:
+def known_objects(objects: Mapping[str, Any] | None) -> Iterator[None]:
     """Inside the `with`, `deserialize` finds these classes and functions under these names.
 
     Raises:

@@ -39,7 +39,7 @@ def atomic_write(path: Any) -> Iterator[BinaryIO]:
         raise
 
 
-def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: "dict[str, str] | None" = None) -> bytes:
+def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
     """Arrays by name in the safetensors format."""
     return save({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}, metadata)
 
@@ -56,7 +56,7 @@ def from_safetensors(data: bytes, origin: Any) -> dict[str, np.ndarray]:
         raise ValueError(f"{origin} is truncated or no safetensors file ({error}): {REPAIR}") from None
 
 
-def write_safetensors(path: Any, arrays: Mapping[str, np.ndarray], metadata: "dict[str, str] | None" = None) -> None:
+def write_safetensors(path: Any, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
     """Write arrays by name to a .safetensors file, atomically."""
     data = to_safetensors(arrays, metadata)
     with atomic_write(path) as file:

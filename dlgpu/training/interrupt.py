@@ -14,7 +14,7 @@ class Interrupt:
 
 
 @contextmanager
-def deferred_interrupt() -> "Iterator[Interrupt]":
+def deferred_interrupt() -> Iterator[Interrupt]:
     """Inside the `with`, the first Ctrl-C only sets `pressed`; a second one raises KeyboardInterrupt.
 
     Outside the main thread, and where somebody else handles the signal, nothing is changed.

@@ -99,7 +99,7 @@ class EpochLines(Callback):
         print(f"Epoch {epoch + 1}/{self.params['epochs']}  {seconds:.1f} s  {values}", flush=True)
 
 
-def progress(verbose: "str | int") -> list[Callback]:
+def progress(verbose: str | int) -> list[Callback]:
     """The callbacks that show progress: "auto" or 1 a bar, 2 a line for each epoch, 0 nothing."""
     if verbose not in ("auto", 0, 1, 2):
         raise ValueError(f"verbose: expected 'auto', 0, 1 or 2, got {verbose!r}")
