@@ -84,6 +84,8 @@ def test_ctrl_c_ends_with_the_table_so_far():
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell that runs the tests in the background lets them ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout.readline().startswith("fnn on breast cancer: 456 samples of 30 to 2 classes")
     shown = ""

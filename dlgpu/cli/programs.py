@@ -43,20 +43,25 @@ class Program:
 
     Attributes:
         network: makes the layers, up to the last one, which depends on the data.
-        dimensions: of x; `wants` says them in words.
+        dimensions: of x.
         data: loads the data that come with the package.
-        epochs, batch_size, learning_rate: of Adam.
         goal: what the test score should reach on those data.
+        epochs, batch_size, learning_rate: of Adam.
     """
 
     network: Callable[[], list[Layer]]
     dimensions: int
-    wants: str
     data: Callable[[], Data]
-    epochs: int
-    batch_size: int
-    learning_rate: float
     goal: str
+    epochs: int
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+
+    @property
+    def wants(self) -> str:
+        """The shape of x in words."""
+        shapes = {2: "rows of features, (n, features)", 3: "series, (n, time, features)"}
+        return shapes.get(self.dimensions, "images, (n, height, width, channels)")
 
 
 def _breast_cancer() -> Data:
@@ -90,46 +95,10 @@ def _convolutional() -> list[Layer]:
 
 
 PROGRAMS = {
-    "fnn": Program(
-        network=lambda: [Dense(64, activation="relu")],
-        dimensions=2,
-        wants="rows of features, (n, features)",
-        data=_breast_cancer,
-        epochs=50,
-        batch_size=32,
-        learning_rate=1e-3,
-        goal="at least 0.96",
-    ),
-    "cnn": Program(
-        network=_convolutional,
-        dimensions=4,
-        wants="images, (n, height, width, channels)",
-        data=_digits,
-        epochs=20,
-        batch_size=32,
-        learning_rate=1e-3,
-        goal="at least 0.98",
-    ),
-    "rnn": Program(
-        network=lambda: [SimpleRNN(64)],
-        dimensions=3,
-        wants="series, (n, time, features)",
-        data=_digits_by_rows,
-        epochs=40,
-        batch_size=32,
-        learning_rate=1e-3,
-        goal="at least 0.96",
-    ),
-    "lstm": Program(
-        network=lambda: [LSTM(50)],
-        dimensions=3,
-        wants="series, (n, time, features)",
-        data=_sunspots,
-        epochs=50,
-        batch_size=16,
-        learning_rate=3e-3,
-        goal="at most 0.75",
-    ),
+    "fnn": Program(lambda: [Dense(64, activation="relu")], 2, _breast_cancer, "at least 0.96", epochs=50),
+    "cnn": Program(_convolutional, 4, _digits, "at least 0.98", epochs=20),
+    "rnn": Program(lambda: [SimpleRNN(64)], 3, _digits_by_rows, "at least 0.96", epochs=40),
+    "lstm": Program(lambda: [LSTM(50)], 3, _sunspots, "at most 0.75", epochs=50, batch_size=16, learning_rate=3e-3),
 }
 
 

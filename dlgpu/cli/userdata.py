@@ -35,11 +35,10 @@ def read_data(path: str, name: str) -> Data:
         OSError: the file cannot be read.
         ValueError, TypeError: it does not hold what the program wants.
     """
+    series = PROGRAMS[name].dimensions == 3
     if path.endswith(".npz"):
         parts = _read_npz(path)
-        series = PROGRAMS[name].dimensions == 3
     elif path.endswith(".csv"):
-        series = PROGRAMS[name].dimensions == 3
         parts = _parts_of_table(_read_csv(path), path, name)
     else:
         raise ValueError(f"expected a file name that ends in .npz or .csv, got {path!r}")

@@ -4,8 +4,10 @@ from importlib.resources import as_file, files
 
 import numpy as np
 
+Arrays = tuple[np.ndarray, np.ndarray]
 
-def read(name):
+
+def read(name: str) -> dict[str, np.ndarray]:
     """The arrays of `name`.npz, read anew from the file at every call.
 
     Returns:
@@ -16,7 +18,7 @@ def read(name):
         return {key: stored[key] for key in stored.files}
 
 
-def split_by_class(x, labels):
+def split_by_class(x: np.ndarray, labels: np.ndarray) -> tuple[Arrays, Arrays]:
     """Train and test rows: every fifth row of each class is a test row, the order is kept.
 
     A rule instead of a random draw: the same rows under every version of NumPy, and the classes keep their shares.

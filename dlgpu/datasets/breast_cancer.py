@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dlgpu.datasets._stored import read, split_by_class
+from dlgpu.datasets._stored import Arrays, read, split_by_class
 
 CLASS_NAMES = ("malignant", "benign")
 
@@ -25,7 +25,7 @@ FEATURE_NAMES = tuple(
 )
 
 
-def load_data(standardize=True):
+def load_data(standardize: bool = True) -> tuple[Arrays, Arrays]:
     """The features and the diagnoses, split into train and test.
 
     Every fifth row of each class is a test row. Raw features range from thousandths (errors of smoothness) to

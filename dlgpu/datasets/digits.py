@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from dlgpu.datasets._stored import read, split_by_class
+from dlgpu.datasets._stored import Arrays, read, split_by_class
 
 BRIGHTEST = 16  # a stored pixel counts the ink dots in a 4x4 block of the scan
 
 
-def load_data():
+def load_data() -> tuple[Arrays, Arrays]:
     """The images and their digits, split into train and test.
 
     Every fifth image of each digit is a test image. The 13 writers are in both parts (the source does not say who

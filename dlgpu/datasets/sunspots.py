@@ -4,13 +4,13 @@ from operator import index
 
 import numpy as np
 
-from dlgpu.datasets._stored import read
+from dlgpu.datasets._stored import Arrays, read
 
 SCALE = 100.0  # load_data() gives sunspot numbers divided by this
 FIRST_TEST_YEAR = 1947  # the last 62 of 309 years, 20 %
 
 
-def load_series():
+def load_series() -> Arrays:
     """The whole series as it was measured.
 
     Returns:
@@ -21,7 +21,7 @@ def load_series():
     return stored["first_year"] + np.arange(len(numbers), dtype=np.int64), numbers.astype(np.float32)
 
 
-def load_data(window=11):
+def load_data(window: int = 11) -> tuple[Arrays, Arrays]:
     """Each year's number with those of the years before it, split into train and test by time.
 
         x[i] = numbers[i : i + window] / SCALE        y[i] = numbers[i + window] / SCALE

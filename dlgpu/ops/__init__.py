@@ -80,14 +80,7 @@ def _attach_operators() -> None:
     def swapped(operation):  # type: ignore[no-untyped-def]
         return lambda self, other: operation(other, self)
 
-    both: dict[str, Any] = {
-        "add": add,
-        "sub": subtract,
-        "mul": multiply,
-        "truediv": divide,
-        "pow": power,
-        "matmul": matmul,
-    }
+    both = {"add": add, "sub": subtract, "mul": multiply, "truediv": divide, "pow": power, "matmul": matmul}
     for name, operation in both.items():
         setattr(Tensor, f"__{name}__", operation)
         setattr(Tensor, f"__r{name}__", swapped(operation))
@@ -96,23 +89,8 @@ def _attach_operators() -> None:
     for name, operation in (one | comparisons).items():
         setattr(Tensor, f"__{name}__", operation)
     Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]  # == compares values, a dictionary goes by identity
-    for operation in (
-        sum,
-        mean,
-        var,
-        std,
-        max,
-        min,
-        argmax,
-        argmin,
-        all,
-        any,
-        reshape,
-        swapaxes,
-        squeeze,
-        astype,
-        clip,
-    ):
+    methods = sum, mean, var, std, max, min, argmax, argmin, all, any, reshape, swapaxes, squeeze, astype, clip
+    for operation in methods:
         setattr(Tensor, operation.__name__, operation)
     Tensor.transpose = lambda self, *axes: transpose(self, axes[0] if len(axes) == 1 else axes or None)  # type: ignore[attr-defined]
     Tensor.T = property(transpose)  # type: ignore[attr-defined]

@@ -122,22 +122,6 @@ def test_a_subclass_is_described_by_its_arguments():
     assert (again.name, len(again.hidden)) == ("net", 3)
 
 
-def test_a_layer_in_two_attributes_is_one_layer():
-    class Twice(Model):
-        def __init__(self):
-            super().__init__()
-            self.first = Dense(4)
-            self.all = [self.first, Dense(2)]
-
-        def call(self, inputs):
-            return self.all[1](self.first(inputs))
-
-    model = Twice()
-    model(X)
-    assert len(model.layers) == 2
-    assert len(model.weights) == 4
-
-
 def test_names_given_to_layers_are_not_made_again():
     name = f"{Dense(1).name}x"
     Dense(1, name=name)
@@ -192,3 +176,10 @@ def test_the_summary_of_a_model_that_is_not_built_says_so():
     text = lines(Sequential([Dense(3)]))
     assert text[4].split() == [text[4].split()[0], "(Dense)", "?", "not", "built"]
     assert text[-1] == "Parameters: unknown until the layers have seen the shape of the data"
+
+
+def test_initial_weights_have_the_layers_dtype_and_shape():
+    layer = Dense(3, kernel_initializer=lambda shape, dtype: np.ones(shape), input_shape=(2,))
+    assert layer(np.ones((1, 2), "float32")).dtype == layer.kernel.dtype == np.float32
+    with pytest.raises(ValueError, match=r"kernel of shape \(2, 3\), got \(3, 2\)"):
+        Dense(3, kernel_initializer=lambda shape, dtype: np.ones(shape[::-1]))(np.ones((1, 2)))
