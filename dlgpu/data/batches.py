@@ -35,9 +35,9 @@ class ArrayData:
     def __init__(self, x: Any, y: Any = None, sample_weight: Any = None, batch_size: int = 32):
         if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size <= 0:
             raise ValueError(f"batch_size: expected a positive integer, got {batch_size!r}")
-        self.x = map_structure(lambda a: as_array(a, "x"), x)
-        self.y = map_structure(lambda a: as_array(a, "y"), y)
-        self.sample_weight = map_structure(lambda a: as_array(a, "sample_weight"), sample_weight)
+        self.x = as_arrays(x, "x")
+        self.y = as_arrays(y, "y")
+        self.sample_weight = as_arrays(sample_weight, "sample_weight")
         self.samples = check_lengths(x=self.x, y=self.y, sample_weight=self.sample_weight)
         self.batch_size = int(batch_size)
 
@@ -113,6 +113,13 @@ class StreamData:
     batches: Callable = __iter__
 
 
+def as_arrays(value: Any, name: str) -> Any:
+    """An array, or a list or dictionary of them; nested lists of numbers are one array."""
+    if isinstance(value, list) and not any(getattr(a, "ndim", 0) for a in value):
+        return as_array(value, name)
+    return map_structure(lambda a: as_array(a, name), value)
+
+
 def as_data(
     x: Any, y: Any = None, sample_weight: Any = None, batch_size: int | None = None
 ) -> "ArrayData | StreamData":
@@ -121,8 +128,6 @@ def as_data(
         return x
     arrays = hasattr(x, "dtype") or hasattr(x, "__array__") or isinstance(x, (list, tuple, dict, int, float, str))
     if arrays:
-        if isinstance(x, list) and not any(hasattr(a, "__array__") or hasattr(a, "dtype") for a in x):
-            x = as_array(x, "x")  # nested lists of numbers are one array, a list of arrays several inputs
         return ArrayData(x, y, sample_weight, 32 if batch_size is None else batch_size)
     if not hasattr(x, "__iter__") and not hasattr(x, "__getitem__"):
         raise TypeError(f"x: expected arrays, or a generator of batches, got {type(x).__name__}")

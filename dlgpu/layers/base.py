@@ -4,6 +4,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ _given_names: set[str] = set()  # those of loaded layers among them, so that new
 
 class _CallState(threading.local):
     training = False
+    trial = False
 
 
 _state = _CallState()
@@ -86,8 +88,9 @@ class Layer(Configurable):
         By default, a batch of two zero samples is tried; built-in layers state it outright.
         """
         device = current_device()
-        trial = map_shapes(lambda s: Tensor(np.zeros([n or 2 for n in s], self.dtype), device=device), input_shape)
-        output = self._run(trial, {})
+        zeros = map_shapes(lambda s: Tensor(np.zeros([n or 2 for n in s], self.dtype), device=device), input_shape)
+        with self.trial():
+            output = self._run(zeros, {})
         return map_structure(lambda t: (None, *t.shape[1:]), output)
 
     def compute_mask(self, inputs: Any, mask: Any) -> Any:
@@ -97,6 +100,12 @@ class Layer(Configurable):
     # -- use
 
     def __call__(self, inputs: Any, *, training: "bool | None" = None, **kwargs: Any) -> Any:
+        if self.built:
+            return self._apply(inputs, training, kwargs)
+        with self._built_wholly():
+            return self._apply(inputs, training, kwargs)
+
+    def _apply(self, inputs: Any, training: "bool | None", kwargs: dict) -> Any:
         if is_symbolic(inputs):
             return self._draw(inputs, kwargs if training is None else {**kwargs, "training": training})
         inputs = map_structure(self._convert, inputs)
@@ -108,6 +117,38 @@ class Layer(Configurable):
             return self._run(inputs, kwargs)
         finally:
             _state.training = before
+
+    @contextmanager
+    def _built_wholly(self) -> "Iterator[None]":
+        """On an error inside the `with`, the layers that were not built before are not built again."""
+        fresh = [(layer, len(layer._weights)) for layer in self._with_inner() if not layer.built]
+        try:
+            yield
+        except BaseException:
+            for layer, count in fresh:
+                layer.built = False
+                del layer._weights[count:]
+            raise
+
+    def _with_inner(self) -> "Iterator[Layer]":
+        yield self
+        for layer in self.sublayers():
+            yield from layer._with_inner()
+
+    @staticmethod
+    @contextmanager
+    def trial() -> "Iterator[None]":
+        """Inside the `with`, layers are called for a look at shapes and errors: they neither use nor keep a state."""
+        before, _state.trial = _state.trial, True
+        try:
+            yield
+        finally:
+            _state.trial = before
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether this call is only a look at shapes and errors."""
+        return _state.trial
 
     def _run(self, inputs: Any, kwargs: dict) -> Any:
         takes = _takes(type(self).call)
@@ -177,10 +218,13 @@ class Layer(Configurable):
             regularizer: a name or a Regularizer; its value is added to the loss.
             dtype: the layer's by default.
         """
-        value = current_device().asarray(
-            initializers.get(initializer)(tuple(shape), dtype=np.dtype(dtype or self.dtype))
+        dtype = np.dtype(dtype or self.dtype)
+        drawn = np.array(initializers.get(initializer)(tuple(shape), dtype=dtype), dtype, order="C")
+        if drawn.shape != tuple(shape):
+            self.fail(f"expected {initializer!r} to make {name} of shape {tuple(shape)}, got {drawn.shape}")
+        made = Parameter(
+            current_device().asarray(drawn), name, f"{self.name}/{name}", trainable, Regularizer.get(regularizer)
         )
-        made = Parameter(value, name, f"{self.name}/{name}", trainable, Regularizer.get(regularizer))
         made.requires_grad = trainable and self._trainable
         self._weights.append(made)
         return made

@@ -129,7 +129,7 @@ class Recurrent(Noise):
                 ones = wrap(array_namespace(inputs.array).ones(shape, inputs.dtype))
                 factors = dropout(ones, self.recurrent_dropout, self.generator)
         outputs, *after = self.sequence(inputs, states, mask, factors)
-        if self.stateful:
+        if self.stateful and not self.on_trial:
             self._carry(after)
         output = outputs if self.return_sequences else after[0]
         if mask is not None and (self.zero_output_for_mask or states[0] is not None):
@@ -146,7 +146,7 @@ class Recurrent(Noise):
                 shapes = ", ".join(str(s.shape) for s in given)
                 self.fail(f"expected {self.state_count} initial states of shape {shape}, got {shapes}")
             return given
-        if not self.stateful or not self._begun:
+        if not self.stateful or not self._begun or self.on_trial:
             return [None] * self.state_count
         if self.states[0].shape != shape:
             self.fail(

@@ -94,7 +94,8 @@ def load_model(path: "str | PathLike", custom_objects: "Mapping[str, Any] | None
             ) from error
     if description["built"]:
         if not model.built:
-            model(_zeros(description["input_shape"]), training=False)
+            with Layer.trial():
+                model(_zeros(description["input_shape"]), training=False)
         _assign(model, from_safetensors(members["weights.safetensors"], path), path)
     if arguments:
         state = from_safetensors(members["optimizer.safetensors"], path)

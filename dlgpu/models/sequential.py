@@ -44,7 +44,8 @@ class Sequential(Model):
         if not self._layers and layer.input_shape is not None:
             self.input_shape = layer.input_shape
         if self.input_shape is not None:
-            self._extend(layer, self._output_shape if self._layers else (None, *self.input_shape))
+            self._output_shape = extended(layer, self._output_shape if self._layers else (None, *self.input_shape))
+            self.built = True
         self._layers.append(layer)
         if not self.trainable:
             layer.trainable = False
@@ -62,17 +63,10 @@ class Sequential(Model):
     def build(self, input_shape: tuple) -> None:
         if not self._layers:
             self.fail("has no layers; add some")
-        self.input_shape = tuple(input_shape[1:])
         shape: Any = input_shape
         for layer in self._layers:
-            shape = self._extend(layer, shape)
-
-    def _extend(self, layer: Layer, shape: Any) -> Any:
-        if not layer.built:
-            layer._build(shape)
-        self._output_shape = layer.compute_output_shape(shape)
-        self.built = True
-        return self._output_shape
+            shape = extended(layer, shape)
+        self.input_shape, self._output_shape, self.built = tuple(input_shape[1:]), shape, True
 
     def call(self, inputs: Any) -> Any:
         for layer in self._layers:
@@ -107,3 +101,10 @@ class Sequential(Model):
         for layer in config["layers"]:
             model.add(deserialize(layer))
         return model
+
+
+def extended(layer: Layer, shape: Any) -> Any:
+    """The output shape of a layer for inputs of this shape, for which it is built now unless it is."""
+    if not layer.built:
+        layer._build(shape)
+    return layer.compute_output_shape(shape)

@@ -71,14 +71,22 @@ def first_batch(data: "ArrayData | StreamData") -> Batch:
 
 
 def with_class_weight(data: Any, class_weight: "Mapping[int, float]") -> ArrayData:
-    """Data whose sample weights are multiplied by the weight of each sample's class (1 for a class not named)."""
+    """Data whose sample weights are multiplied by the weight of each label's class (1 for a class not named)."""
     if not isinstance(data, ArrayData) or not isinstance(data.y, np.ndarray):
         raise ValueError("class_weight needs one array of labels; a generator can yield sample weights instead")
-    one_hot = data.y.ndim == 2 and data.y.shape[1] > 1
-    labels = data.y.argmax(axis=1) if one_hot else data.y.reshape(data.samples, -1)[:, 0]
-    factors = np.ones(data.samples, np.float32)
+    if not isinstance(class_weight, Mapping) or not np.isfinite(list(class_weight.values())).all():
+        raise ValueError(f"class_weight: expected a dictionary of classes and finite factors, got {class_weight!r}")
+    labels = data.y
+    if labels.ndim > 1:
+        if labels.shape[-1] > 1 and not np.allclose(labels.sum(axis=-1), 1, atol=1e-3):
+            raise ValueError(f"class_weight: expected one label a sample, or one-hot labels, got shape {labels.shape}")
+        labels = labels.argmax(axis=-1) if labels.shape[-1] > 1 else labels[..., 0]
+    factors: Any = np.ones(labels.shape, np.float32)
     for label, weight in class_weight.items():
         factors[labels == label] = weight
     if data.sample_weight is not None:
-        factors = factors * np.asarray(data.sample_weight)
+        given = np.asarray(data.sample_weight)
+        rank = max(factors.ndim, given.ndim)
+        factors, given = (a.reshape(a.shape + (1,) * (rank - a.ndim)) for a in (factors, given))
+        factors = factors * given
     return ArrayData(data.x, data.y, factors, data.batch_size)

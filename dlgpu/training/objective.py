@@ -1,6 +1,7 @@
 """What a model is trained for and watched by: the losses and metrics given to `compile`, bound to its outputs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from dlgpu import losses, metrics
@@ -31,6 +32,7 @@ class Objective:
         self._bound: list[list[tuple[Any, bool]]] | None = None
         self.loss_sum: Any = 0.0
         self.samples = 0
+        self._running = False
 
     def _by_output(self, given: Any, what: str) -> list:
         """What was given, as one item for each output."""
@@ -49,16 +51,18 @@ class Objective:
 
     def check_labels(self, y: Sequence, output_shapes: Sequence[tuple]) -> None:
         """Raise a ValueError where a whole array of labels does not suit the loss or the output."""
-        for loss, labels, shape in zip(self.losses, y, output_shapes):
+        for name, loss, labels, shape in zip(self.names, self.losses, y, output_shapes):
             if loss is not None:
-                loss.check_labels(labels, shape)
+                loss.check_labels(_required(labels, name), shape)
 
     def loss(self, y: Sequence, outputs: Sequence[Tensor], sample_weight: Sequence) -> Tensor:
         """The weighted sum of the outputs' losses on one batch, a Tensor of one element."""
         total: Any = None
-        for loss, factor, labels, output, weight in zip(self.losses, self.loss_weights, y, outputs, sample_weight):
+        parts = zip(self.names, self.losses, self.loss_weights, y, outputs, sample_weight)
+        for name, loss, factor, labels, output, weight in parts:
             if loss is None:
                 continue
+            labels = _required(labels, name)
             value = loss(labels, output, weight) if factor == 1 else loss(labels, output, weight) * factor
             total = value if total is None else total + value
         if total is None:
@@ -67,7 +71,7 @@ class Objective:
 
     def update(self, y: Sequence, outputs: Sequence[Tensor], sample_weight: Sequence, loss: Any, samples: int) -> None:
         """Add a batch to the sums: `loss` (an array of one element) counts once for each sample."""
-        self.loss_sum = self.loss_sum + loss * samples
+        self.loss_sum = self.loss_sum + loss.astype("float64") * samples  # as metrics: float32 cannot count far
         self.samples += samples
         if self._bound is None:
             self._bound = [
@@ -83,6 +87,22 @@ class Objective:
         self.loss_sum, self.samples = 0.0, 0
         for metric in self.metrics:
             metric.reset_state()
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """A run. Inside another one, as `evaluate` in a callback of `fit`, it leaves that one's sums as they were."""
+        outer, self._running = self._running, True
+        sums = self.loss_sum, self.samples
+        states = [(v, v.array.copy()) for metric in self.metrics for v in metric.variables] if outer else []
+        try:
+            yield
+        finally:
+            self._running = outer
+            if outer:
+                self.reset()
+                self.loss_sum, self.samples = sums
+                for variable, state in states:
+                    variable.assign(state)
 
     @property
     def metrics(self) -> list:
@@ -103,6 +123,12 @@ class Objective:
 def _early(metric: Any) -> Any:
     """The Metric, or the name that must wait for shapes; an unknown name is an error at compile."""
     return metric.lower() if isinstance(metric, str) and metric.lower() in metrics.BY_SHAPE else metrics.get(metric)
+
+
+def _required(labels: Any, name: str) -> Any:
+    if labels is None:
+        raise ValueError(f"y: expected targets, got None for {name!r}")
+    return labels
 
 
 def _as_list(value: Any) -> list:

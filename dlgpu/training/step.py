@@ -71,16 +71,21 @@ class Step:
         def tensor(array: Any) -> Tensor:
             return wrap(device.asarray(array, floating if array.dtype.kind == "f" else None))
 
-        count = 1 if self.objective is None else len(self.objective.names)
         y, weights = (
-            self._for_outputs(map_structure(tensor, given), count, what)
+            self.for_outputs(map_structure(tensor, given), what)
             for given, what in ((batch.y, "y"), (batch.sample_weight, "sample_weight"))
         )
         return map_structure(tensor, batch.x), y, weights
 
-    def _for_outputs(self, given: Any, count: int, what: str) -> list:
+    def for_outputs(self, given: Any, what: str) -> list:
+        """Targets or sample weights as a list with one for each output."""
+        names = ["output"] if self.objective is None else self.objective.names
+        count = len(names)
         if isinstance(given, dict):
-            return [given.get(name) for name in self.objective.names]
+            unknown = [name for name in given if name not in names]
+            if unknown:
+                raise ValueError(f"{what}: there is no output {unknown[0]!r}; the outputs are {', '.join(names)}")
+            return [given.get(name) for name in names]
         if isinstance(given, list):
             if len(given) != count:
                 raise ValueError(f"{what}: the model has {count} outputs, got {len(given)} arrays")

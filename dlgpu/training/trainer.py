@@ -158,18 +158,18 @@ class Trainer:
         step.begin_training()
 
         batches = Epochs(data, steps_per_epoch, shuffle)
-        self.history = History()
+        history = History()
         given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         # progress and history come last, so that they show what other callbacks add to the logs
         run = CallbackList(
-            [*given, *progress(verbose), self.history],
+            [*given, *progress(verbose), history],
             self,
             epochs=epochs,
             initial_epoch=initial_epoch,
             steps=batches.steps,
         )
-        self.stop_training = False
-        with deferred_interrupt() as interrupt:
+        self.stop_training, self.history = False, history
+        with step.objective.run(), deferred_interrupt() as interrupt:
             try:
                 run.call("on_train_begin", {})
                 for epoch in range(initial_epoch, epochs):
@@ -186,11 +186,11 @@ class Trainer:
                     if self.stop_training or interrupt.pressed:
                         break
             finally:
-                self.history.interrupted = interrupt.pressed
+                self.history, history.interrupted = history, interrupt.pressed
                 run.call("on_train_end", {})
         if interrupt.pressed and verbose != 0:
             print(f"Interrupted in epoch {epoch + 1}; the model is as it was after the last finished step.")
-        return self.history
+        return history
 
     def _run_epoch(self, batches: Epochs, step: Step, run: CallbackList, stop: Callable[[], bool]) -> None:
         step.objective.reset()
@@ -211,12 +211,11 @@ class Trainer:
         elif self.built:  # type: ignore[attr-defined]
             return
         step.begin()
-        outputs = step.predict(first_batch(data))
+        with self.trial():  # type: ignore[attr-defined]
+            outputs = step.predict(first_batch(data))
         step.begin()  # the model has weights now
         if isinstance(data, ArrayData):
-            if data.y is None:
-                raise ValueError("y: expected targets, got None")
-            labels = [data.y[n] for n in step.objective.names] if isinstance(data.y, dict) else leaves(data.y)
+            labels = step.for_outputs(data.y, "y")
             step.objective.check_labels(labels, [(data.samples, *o.shape[1:]) for o in leaves(outputs)])
 
     def evaluate(
@@ -246,15 +245,16 @@ class Trainer:
 
     def _evaluate(self, data: Any, steps: int | None, run: CallbackList) -> dict[str, Any]:
         step = self._require_compiled()
-        step.objective.reset()
-        run.call("on_test_begin", {})
-        logs = Results(step.objective)
-        for number, batch in enumerate(islice(data, steps)):
-            run.call("on_test_batch_begin", number, {})
-            step.evaluate(batch)
-            run.call("on_test_batch_end", number, logs)
-        results = step.objective.results()
-        run.call("on_test_end", results)
+        with step.objective.run():
+            step.objective.reset()
+            run.call("on_test_begin", {})
+            logs = Results(step.objective)
+            for number, batch in enumerate(islice(data, steps)):
+                run.call("on_test_batch_begin", number, {})
+                step.evaluate(batch)
+                run.call("on_test_batch_end", number, logs)
+            results = step.objective.results()
+            run.call("on_test_end", results)
         return results
 
     def predict(
@@ -294,16 +294,18 @@ class Trainer:
         if class_weight is not None:
             data = with_class_weight(data, class_weight)
         step.begin_training()
-        step.objective.reset()
-        step.train(data.take(slice(None)))
-        return self._values(step.objective.results(), return_dict)
+        with step.objective.run():
+            step.objective.reset()
+            step.train(data.take(slice(None)))
+            return self._values(step.objective.results(), return_dict)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
         """The loss, or a list of the loss and the metrics, of one batch, without training."""
         step, data = self._require_compiled(), self._one_batch(x, y, sample_weight)
-        step.objective.reset()
-        step.evaluate(data.take(slice(None)))
-        return self._values(step.objective.results(), return_dict)
+        with step.objective.run():
+            step.objective.reset()
+            step.evaluate(data.take(slice(None)))
+            return self._values(step.objective.results(), return_dict)
 
     def predict_on_batch(self, x: Any) -> Any:
         """The outputs for one batch, as NumPy arrays."""

@@ -147,7 +147,7 @@ def test_paths_name_classes_and_not_layers():
     assert list(weights_by_path(small())) == ["dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias"]
 
 
-def test_a_layer_in_two_attributes_has_one_path():
+def test_a_layer_in_two_attributes_is_one_layer_with_one_path():
     class Twice(Model):
         def __init__(self):
             super().__init__()
@@ -159,6 +159,7 @@ def test_a_layer_in_two_attributes_has_one_path():
 
     model = Twice()
     model(X)
+    assert (len(model.layers), len(model.weights)) == (2, 4)
     assert list(weights_by_path(model)) == ["dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias"]
 
 
@@ -405,3 +406,30 @@ def test_saving_draws_no_random_numbers(tmp_path):
             model.save(tmp_path / "m.dlgpu")
         draws.append(Dense(2, input_dim=3)(X[:, :3]).numpy())
     np.testing.assert_array_equal(*draws)
+
+
+def test_a_loaded_model_predicts_the_same_bits(tmp_path, rng):
+    x = rng.standard_normal((1, 4, 1)).astype("float32")
+    model = Sequential([GRU(5, recurrent_activation="tanh", input_shape=(4, 1))])
+    assert all(w.array.flags.c_contiguous for w in model.weights)
+    model.compile("sgd", "mse")
+    model.fit(x, np.ones((1, 5)), verbose=0)
+    model.save(tmp_path / "m.dlgpu")
+    np.testing.assert_array_equal(load_model(tmp_path / "m.dlgpu").predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+class Memory(Model):
+    def __init__(self):
+        super().__init__()
+        self.recurrent = LSTM(3, stateful=True)
+
+    def call(self, inputs):
+        return self.recurrent(inputs)
+
+
+def test_a_loaded_stateful_model_begins_with_zeros(tmp_path, rng):
+    x = rng.standard_normal((4, 5, 2)).astype("float32")
+    model = Memory()
+    expected = model.predict(x, verbose=0)
+    model.save(tmp_path / "m.dlgpu")
+    np.testing.assert_array_equal(load_model(tmp_path / "m.dlgpu").predict(x, verbose=0), expected)

@@ -9,7 +9,8 @@ import pytest
 
 import dlgpu
 from dlgpu.callbacks import Callback, LambdaCallback
-from dlgpu.layers import BatchNormalization, Dense, Dropout, Embedding, Flatten
+from dlgpu.data import Batch
+from dlgpu.layers import LSTM, BatchNormalization, Dense, Dropout, Embedding, Flatten
 from dlgpu.models import Input, Model, Sequential
 from dlgpu.optimizers import SGD, Adam
 
@@ -338,3 +339,109 @@ def test_a_metric_of_several_values_is_reported_as_an_array(rng):
     labels = np.eye(3)[rng.integers(0, 3, 12)]
     history = model.fit(rng.standard_normal((12, 4)), labels, epochs=2, verbose=2).history
     assert [value.shape for value in history["f1_score"]] == [(3,), (3,)]
+
+
+def test_stateful_layers_train_and_go_on_from_batch_to_batch(rng):
+    x, y = rng.standard_normal((64, 5, 3)), rng.standard_normal((64, 2))
+    model = Sequential([LSTM(4, stateful=True, input_shape=(5, 3)), Dense(2)])
+    model.compile(SGD(0.0), "mse")
+    model.fit(x, y, batch_size=16, shuffle=False, verbose=0)
+    layer = model.layers[0]
+    after_fit = layer.states[0].numpy().copy()
+    layer.reset_state()
+    for start in range(0, 64, 16):
+        model(x[start : start + 16])
+    np.testing.assert_array_equal(after_fit, layer.states[0].numpy())
+    before = layer.states[0].numpy().copy()
+    assert layer.compute_output_shape((None, 5, 3)) == (None, 4)
+    with pytest.raises(ValueError, match="labels"):
+        model.evaluate(x[:16], y[:16, :1], verbose=0)
+    np.testing.assert_array_equal(before, layer.states[0].numpy())
+
+
+def test_a_model_that_refused_its_first_data_takes_other_data(rng):
+    model = Sequential([Dense(4), LSTM(3), Dense(2)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="LSTM"):
+        model.fit(rng.standard_normal((8, 3)), rng.standard_normal((8, 2)), verbose=0)
+    assert not model.built
+    assert model.input_shape is None
+    assert not any(layer.weights for layer in model.layers)
+    model.fit(rng.standard_normal((8, 5, 7)), rng.standard_normal((8, 2)), verbose=0)
+
+
+def test_runs_in_a_callback_leave_the_sums_and_the_history_of_the_run_around_them(separable):
+    x, y = separable
+
+    class Inner(Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if self.params["epochs"] == 2:
+                self.model.fit(x[:4], y[:4], epochs=3, verbose=0)
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.predict(x[:5], verbose=0)
+            self.model.evaluate(x[:5], y[:5], verbose=0)
+            self.model.test_on_batch(x[:5], y[:5])
+
+    model = classifier(optimizer=SGD(0.0))
+    expected = model.fit(x, y, epochs=2, verbose=0, shuffle=False).history
+    found = model.fit(x, y, epochs=2, verbose=0, shuffle=False, callbacks=[Inner()])
+    assert found.history == expected
+    assert model.history is found
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_class_weights_of_sequences_go_by_each_step(one_hot, rng):
+    x, labels = rng.standard_normal((6, 4, 3)), rng.integers(0, 2, (6, 4, 1))
+    loss = "categorical_crossentropy" if one_hot else "sparse_categorical_crossentropy"
+    model = Sequential([Dense(2, activation="softmax", input_shape=(4, 3))])
+    model.compile(SGD(0.0), loss)
+    y, weights = np.eye(2)[labels[..., 0]] if one_hot else labels, rng.random((6, 1))
+    found = model.train_on_batch(x, y, sample_weight=weights, class_weight={0: 1.0, 1: 3.0})
+    expected = model.train_on_batch(x, y, sample_weight=weights * np.where(labels[..., 0] == 1, 3.0, 1.0))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("class_weight", [[1, 2], "balanced", {0: float("nan")}])
+def test_class_weights_that_are_none_are_refused(class_weight, separable):
+    with pytest.raises(ValueError, match="class_weight: expected a dictionary of classes and finite factors"):
+        classifier().fit(*separable, class_weight=class_weight, verbose=0)
+
+
+def test_class_weights_of_labels_that_are_no_classes_are_refused(rng):
+    model = Sequential([Dense(3, activation="sigmoid", input_shape=(4,))])
+    model.compile("sgd", "binary_crossentropy")
+    with pytest.raises(ValueError, match="one-hot"):
+        model.fit(rng.random((5, 4)), np.ones((5, 3)), class_weight={0: 1, 1: 2}, verbose=0)
+
+
+def test_targets_and_weights_of_outputs_are_matched_by_name(rng):
+    inputs = Input((4,))
+    model = Model(inputs, [Dense(1, name="a")(inputs), Dense(1, name="b")(inputs)])
+    model.compile("sgd", {"a": "mse", "b": "mse"})
+    x, y = rng.random((5, 4)), rng.random((5, 1))
+    with pytest.raises(ValueError, match="y: there is no output 'c'; the outputs are a, b"):
+        model.fit(x, {"a": y, "c": y}, verbose=0)
+    with pytest.raises(ValueError, match="sample_weight: there is no output 'c'"):
+        model.fit(x, [y, y], sample_weight={"c": y[:, 0]}, verbose=0)
+    for only_a in ({"a": y}, [y, None]):
+        with pytest.raises(ValueError, match="y: expected targets, got None for 'b'"):
+            model.fit(x, only_a, verbose=0)
+    with pytest.raises(ValueError, match="y: expected targets, got None"):
+        model.fit(iter([x]), verbose=0)
+
+
+def test_lists_of_numbers_are_data(separable):
+    x, y = separable
+    expected = classifier().fit(x, y[:, 0], verbose=0).history.keys()
+    for labels in (y[:, 0].tolist(), list(y[:, 0]), y.tolist()):
+        assert classifier().fit(x.tolist(), labels, verbose=0).history.keys() == expected
+
+
+def test_the_loss_of_many_samples_is_summed_without_loss():
+    model = Sequential([Dense(1, input_shape=(1,), kernel_initializer="zeros")])
+    model.compile("sgd", "mse")
+    objective = model._step.objective
+    objective.loss_sum, objective.samples = 2.0**24, 2**24
+    model._step.evaluate(Batch(np.zeros((1, 1), "float32"), np.ones((1, 1), "float32")))
+    assert float(objective.loss_sum) == 2**24 + 1
