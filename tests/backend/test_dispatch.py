@@ -1,0 +1,88 @@
+"""Dispatch: a kernel runs where its first array lives, and the registry knows all kernels."""
+
+import importlib
+import inspect
+import pkgutil
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from dlgpu.backend import dispatch, reference
+from dlgpu.backend.dispatch import Kernel, array_namespace, kernel, kind_of
+
+X = np.arange(3.0)
+
+
+@pytest.fixture
+def doubled(monkeypatch):
+    """A kernel of this test's own, in a copy of the registry."""
+    monkeypatch.setattr(dispatch, "registry", dict(dispatch.registry))
+
+    @kernel
+    def doubled(x, factor=2):
+        """factor * x"""
+        return x * factor
+
+    return doubled
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """An array of another library, as CuPy's arrays are."""
+    library = types.ModuleType("cupy")
+    monkeypatch.setitem(sys.modules, "cupy", library)
+    kind = type("ndarray", (), {"__module__": "cupy", "__mul__": lambda self, factor: ("elsewhere", factor)})
+    return library, kind()
+
+
+def test_every_kernel_of_the_reference_is_registered_and_documented():
+    found = {}
+    for row in pkgutil.iter_modules(reference.__path__):
+        module = importlib.import_module(f"dlgpu.backend.reference.{row.name}")
+        found |= {v.__name__: v for v in vars(module).values() if isinstance(v, Kernel)}
+    assert found == dispatch.registry
+    for name, made in found.items():
+        assert inspect.getdoc(made), name
+        assert next(iter(inspect.signature(made).parameters.values())).default is inspect.Parameter.empty, name
+
+
+def test_a_kernel_is_its_reference_until_a_column_is_registered(doubled):
+    assert isinstance(doubled, Kernel)
+    assert dispatch.registry["doubled"] is doubled
+    assert (doubled.__name__, doubled.__doc__) == ("doubled", "factor * x")
+    np.testing.assert_array_equal(doubled(X, factor=3), 3 * X)
+    assert repr(doubled) == "<kernel doubled on reference>"
+
+
+def test_a_call_goes_by_where_the_first_array_lives(doubled, elsewhere):
+    _, array = elsewhere
+
+    @doubled.on("cuda")
+    def on_cuda(x, factor=2):
+        return "the column of cuda", factor
+
+    assert doubled(array, 5) == ("the column of cuda", 5)
+    np.testing.assert_array_equal(doubled(X), 2 * X)
+    assert repr(doubled) == "<kernel doubled on reference, cuda>"
+    assert on_cuda(X, 1) == ("the column of cuda", 1)  # the decorator leaves the function as it is
+
+
+def test_a_device_without_a_column_runs_the_reference_on_its_own_arrays(doubled, elsewhere):
+    _, array = elsewhere
+    doubled.on("cpu")(lambda x, factor=2: "the column of the cpu")
+    assert doubled(X) == "the column of the cpu"
+    assert doubled(array) == ("elsewhere", 2)
+
+
+def test_two_kernels_of_one_name_are_an_error(doubled):
+    with pytest.raises(ValueError, match="two kernels are named 'doubled'"):
+        kernel(doubled.reference)
+
+
+def test_the_namespace_of_an_array_is_its_library(elsewhere):
+    library, array = elsewhere
+    assert array_namespace(array) is library
+    assert array_namespace(X) is array_namespace(X[0]) is np
+    assert (kind_of(array), kind_of(X)) == ("cuda", "cpu")
