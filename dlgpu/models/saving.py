@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-import dlgpu
-from dlgpu import losses
+from dlgpu import __version__, losses
 from dlgpu.data.structure import map_structure
 from dlgpu.layers.base import Layer
 from dlgpu.models.keras_weights import read_keras_weights
@@ -50,7 +49,7 @@ def save_model(model: Any, path: "str | PathLike") -> None:
     with one_description():
         description = {
             "format": FORMAT,
-            "dlgpu": dlgpu.__version__,
+            "dlgpu": __version__,
             "model": serialize(model),
             "built": model.built,
             "input_shape": model.built_for,
@@ -83,7 +82,7 @@ def load_model(path: "str | PathLike", custom_objects: "Mapping[str, Any] | None
         raise ValueError(f"{path} is no .dlgpu file: it holds {', '.join(members) or 'nothing'}")
     description = json.loads(members["model.json"])
     if description["format"] > FORMAT:
-        raise ValueError(f"{path} was written by dlgpu {description['dlgpu']}; this is {dlgpu.__version__}: upgrade it")
+        raise ValueError(f"{path} was written by dlgpu {description['dlgpu']}; this is {__version__}: upgrade it")
     with known_objects(custom_objects), one_description():
         try:
             model = deserialize(description["model"])
@@ -113,7 +112,7 @@ def save_weights(model: Any, path: "str | PathLike") -> None:
         ValueError: another extension, or the model is not built.
     """
     _require_extension(path, ".safetensors", "weights", "save writes a whole model to .dlgpu")
-    write_safetensors(path, _arrays(model), {"dlgpu": dlgpu.__version__})
+    write_safetensors(path, _arrays(model), {"dlgpu": __version__})
 
 
 def load_weights(model: Any, path: "str | PathLike") -> None:
