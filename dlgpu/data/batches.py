@@ -120,9 +120,7 @@ def as_arrays(value: Any, name: str) -> Any:
     return map_structure(lambda a: as_array(a, name), value)
 
 
-def as_data(
-    x: Any, y: Any = None, sample_weight: Any = None, batch_size: int | None = None
-) -> "ArrayData | StreamData":
+def as_data(x: Any, y: Any = None, sample_weight: Any = None, batch_size: int | None = None) -> ArrayData | StreamData:
     """Arrays as ArrayData; a generator or an iterable of batches as StreamData."""
     if isinstance(x, (ArrayData, StreamData)):
         return x

@@ -3,22 +3,12 @@
 from typing import Any
 
 from dlgpu import activations
-from dlgpu.layers.base import Layer
+from dlgpu.layers.base import Layer, SameShape
 from dlgpu.ops.elementwise import greater, where
 from dlgpu.ops.shape import reshape
 from dlgpu.tensor import Tensor, as_tensor
 
 MASKED = -1e9  # what a masked logit counts as: its softmax is 0
-
-
-class SameShape:
-    """What layers share whose outputs have the shape of their inputs: the mask goes on unchanged."""
-
-    supports_masking = True
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """The inputs' own."""
-        return input_shape
 
 
 class Activation(SameShape, Layer):

@@ -5,7 +5,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -57,11 +57,11 @@ class Layer(Configurable):
     def __init__(
         self,
         *,
-        name: "str | None" = None,
+        name: str | None = None,
         trainable: bool = True,
         dtype: str = "float32",
-        input_shape: "tuple | None" = None,
-        input_dim: "int | None" = None,
+        input_shape: tuple | None = None,
+        input_dim: int | None = None,
     ):
         if input_dim is not None and input_shape is None:
             input_shape = (input_dim,)
@@ -99,13 +99,13 @@ class Layer(Configurable):
 
     # -- use
 
-    def __call__(self, inputs: Any, *, training: "bool | None" = None, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Any, *, training: bool | None = None, **kwargs: Any) -> Any:
         if self.built:
             return self._apply(inputs, training, kwargs)
         with self._built_wholly():
             return self._apply(inputs, training, kwargs)
 
-    def _apply(self, inputs: Any, training: "bool | None", kwargs: dict) -> Any:
+    def _apply(self, inputs: Any, training: bool | None, kwargs: dict) -> Any:
         if is_symbolic(inputs):
             return self._draw(inputs, kwargs if training is None else {**kwargs, "training": training})
         inputs = map_structure(self._convert, inputs)
@@ -119,7 +119,7 @@ class Layer(Configurable):
             _state.training = before
 
     @contextmanager
-    def _built_wholly(self) -> "Iterator[None]":
+    def _built_wholly(self) -> Iterator[None]:
         """On an error inside the `with`, the layers that were not built before are not built again."""
         fresh = [(layer, len(layer._weights)) for layer in self._with_inner() if not layer.built]
         try:
@@ -137,7 +137,7 @@ class Layer(Configurable):
 
     @staticmethod
     @contextmanager
-    def trial() -> "Iterator[None]":
+    def trial() -> Iterator[None]:
         """Inside the `with`, layers are called for a look at shapes and errors: they neither use nor keep a state."""
         before, _state.trial = _state.trial, True
         try:
@@ -321,12 +321,28 @@ class Layer(Configurable):
             setattr(layer, key, config[key])
         return layer
 
-    def fail(self, message: str, error: type[Exception] = ValueError) -> Any:
+    def require_positive_integers(self, **arguments: Any) -> None:
+        """Fail, with the argument's name, where one is something else."""
+        for name, value in arguments.items():
+            if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+                self.fail(f"{name} must be a positive integer, got {value!r}")
+
+    def fail(self, message: str, error: type[Exception] = ValueError) -> NoReturn:
         """Raise an error that begins with this layer's class and name."""
         raise error(f"{type(self).__name__} {self.name!r}: {message}")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}{'' if self.built else ', not built'}>"
+
+
+class SameShape:
+    """What layers share whose outputs have the shape of their inputs: the mask goes on unchanged."""
+
+    supports_masking = True
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """The inputs' own."""
+        return input_shape
 
 
 def unique_name(base: str) -> str:
@@ -338,7 +354,7 @@ def unique_name(base: str) -> str:
     return name
 
 
-def _layers_in(value: Any) -> "Iterator[Layer]":
+def _layers_in(value: Any) -> Iterator[Layer]:
     if isinstance(value, Layer):
         yield value
     elif isinstance(value, (list, tuple)):

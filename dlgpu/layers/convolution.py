@@ -41,9 +41,7 @@ class Convolution(Windowed):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        for argument, value in (("filters", filters), ("groups", groups)):
-            if not isinstance(value, int) or value <= 0:
-                self.fail(f"{argument} must be a positive integer, got {value!r}")
+        self.require_positive_integers(filters=filters, groups=groups)
         self.filters, self.groups = filters, groups
         self.kernel_size = self.numbers(kernel_size, "kernel_size")
         self.strides = self.numbers(strides, "strides")
@@ -204,8 +202,7 @@ class SeparableConv2D(Convolution):
         weights = depthwise_initializer, bias_initializer, depthwise_regularizer, bias_regularizer
         geometry = kernel_size, strides, padding, dilation_rate
         super().__init__(filters, *geometry, 1, activation, use_bias, *weights, **kwargs)
-        if not isinstance(depth_multiplier, int) or depth_multiplier <= 0:
-            self.fail(f"depth_multiplier must be a positive integer, got {depth_multiplier!r}")
+        self.require_positive_integers(depth_multiplier=depth_multiplier)
         self.depth_multiplier = depth_multiplier
         self.pointwise = pointwise_initializer, pointwise_regularizer
 

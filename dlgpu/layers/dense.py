@@ -35,8 +35,7 @@ class Dense(Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if not isinstance(units, int) or units <= 0:
-            self.fail(f"units must be a positive integer, got {units!r}")
+        self.require_positive_integers(units=units)
         self.units = units
         self.activation = activations.get(activation)
         self.use_bias = use_bias

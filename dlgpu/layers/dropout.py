@@ -3,15 +3,13 @@
 import math
 from typing import Any
 
-from dlgpu.layers.base import Layer
+from dlgpu.layers.base import Layer, SameShape
 from dlgpu.ops.random import Generator, default_generator, dropout
 from dlgpu.tensor import Tensor
 
 
-class Noise(Layer):
+class Noise(SameShape, Layer):
     """A layer that draws from the process's generator or, given a seed, from one of its own."""
-
-    supports_masking = True
 
     def __init__(self, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
@@ -26,9 +24,6 @@ class Noise(Layer):
     def noise(self, inputs: Tensor, mean: float, stddev: float) -> Any:
         """An array of normal numbers, of the inputs' shape, dtype and device."""
         return self.generator.normal(inputs.shape, mean, stddev, inputs.dtype, inputs.device)
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return input_shape
 
     def require(self, what: str, value: Any, below_one: bool = False) -> float:
         """`value` as a number in [0, 1], or [0, 1)."""

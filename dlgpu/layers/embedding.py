@@ -35,9 +35,7 @@ class Embedding(Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        for name, value in (("input_dim", input_dim), ("output_dim", output_dim)):
-            if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-                self.fail(f"{name} must be a positive integer, got {value!r}")
+        self.require_positive_integers(input_dim=input_dim, output_dim=output_dim)
         self.input_dim, self.output_dim = input_dim, output_dim
         self.embeddings_initializer = embeddings_initializer
         self.embeddings_regularizer = embeddings_regularizer

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from dlgpu.layers.base import Layer
+from dlgpu.layers.base import Layer, SameShape
 from dlgpu.ops.elementwise import not_equal, where
 from dlgpu.tensor import Tensor
 
 
-class Masking(Layer):
+class Masking(SameShape, Layer):
     """Mask the steps of which every value equals `mask_value`; later layers that know masks skip them.
 
     The values of masked steps become 0.
@@ -17,8 +17,6 @@ class Masking(Layer):
     Args:
         mask_value: of the steps to skip.
     """
-
-    supports_masking = True
 
     def __init__(self, mask_value: float = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
@@ -31,6 +29,3 @@ class Masking(Layer):
 
     def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
         return not_equal(inputs, self.mask_value).any(axis=-1)
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return input_shape

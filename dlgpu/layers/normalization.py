@@ -3,13 +3,13 @@
 from typing import Any
 
 from dlgpu import ops
-from dlgpu.layers.base import Layer
-from dlgpu.ops.shape import axis_of
+from dlgpu.layers.base import Layer, SameShape
+from dlgpu.ops.shape import axes_of
 from dlgpu.parameters import Parameter
 from dlgpu.tensor import Tensor
 
 
-class BatchNormalization(Layer):
+class BatchNormalization(SameShape, Layer):
     """outputs = (inputs - mean) / sqrt(variance + epsilon) * gamma + beta, for each channel
 
     In training, mean and variance are those of the batch, over all axes but one, and the moving ones follow them:
@@ -28,8 +28,6 @@ class BatchNormalization(Layer):
         moving_mean_initializer, moving_variance_initializer: the same, for the moving statistics.
         beta_regularizer, gamma_regularizer: names or Regularizers.
     """
-
-    supports_masking = True
 
     def __init__(
         self,
@@ -79,11 +77,8 @@ class BatchNormalization(Layer):
         moving.array *= self.momentum
         moving.array += value * (1 - self.momentum)
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return input_shape
 
-
-class LayerNormalization(Layer):
+class LayerNormalization(SameShape, Layer):
     """outputs = (inputs - mean) / sqrt(variance + epsilon) * gamma + beta, with mean and variance of each sample
 
     Shapes: (batch, ..., features) -> the same; gamma, beta of the lengths of the normalized axes.
@@ -96,8 +91,6 @@ class LayerNormalization(Layer):
         beta_initializer, gamma_initializer: names or Initializers.
         beta_regularizer, gamma_regularizer: names or Regularizers.
     """
-
-    supports_masking = True
 
     def __init__(
         self,
@@ -134,14 +127,11 @@ class LayerNormalization(Layer):
         _require(self, inputs, self.axis, self.lengths)
         return ops.layer_normalization(inputs, self.gamma, self.beta, self.axis, self.epsilon)
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return input_shape
-
 
 def _lengths(layer: Layer, shape: tuple, axes: tuple) -> tuple:
     """The lengths of the axes, in ascending order, which must be known."""
     try:
-        found = tuple(shape[a] for a in sorted(axis_of(a, len(shape)) for a in axes))
+        found = tuple(shape[a] for a in axes_of(axes, len(shape)))
     except ValueError as error:
         layer.fail(f"{error}: the inputs' shape is {shape}")
     if None in found:

@@ -67,12 +67,11 @@ class Recurrent(Noise):
         stateful: bool = False,
         unroll: bool = False,
         zero_output_for_mask: bool = False,
-        seed: "int | None" = None,
+        seed: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(seed, **kwargs)
-        if not isinstance(units, int) or isinstance(units, bool) or units <= 0:
-            self.fail(f"units must be a positive integer, got {units!r}")
+        self.require_positive_integers(units=units)
         self.units = units
         self.activation = activations.get(activation)
         self.use_bias = use_bias
@@ -107,12 +106,12 @@ class Recurrent(Noise):
         """What the bias begins with."""
         return Initializer.get(self.initializers[2])(shape, dtype)
 
-    def sequence(self, x: Tensor, states: list, mask: "Tensor | None", factors: "Tensor | None") -> tuple:
+    def sequence(self, x: Tensor, states: list, mask: Tensor | None, factors: Tensor | None) -> tuple:
         """The outputs of all steps, and the final states; see `dlgpu.ops.recurrent`."""
         raise NotImplementedError
 
     def call(
-        self, inputs: Tensor, initial_state: Any = None, mask: "Tensor | None" = None, training: bool = False
+        self, inputs: Tensor, initial_state: Any = None, mask: Tensor | None = None, training: bool = False
     ) -> Any:
         if inputs.ndim != 3 or inputs.shape[-1] != self.kernel.shape[0] or inputs.shape[1] == 0:
             self.fail(f"expected inputs of shape (batch, time, {self.kernel.shape[0]}), got {inputs.shape}")
@@ -173,7 +172,7 @@ class Recurrent(Noise):
         output = (batch, time, self.units) if self.return_sequences else (batch, self.units)
         return [output, *[(batch, self.units)] * self.state_count] if self.return_state else output
 
-    def compute_mask(self, inputs: Tensor, mask: "Tensor | None") -> Any:
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Any:
         if not self.return_sequences:
             mask = None
         elif mask is not None and self.go_backwards:
@@ -188,7 +187,7 @@ class SimpleRNN(Recurrent):
     the arguments.
     """
 
-    def sequence(self, x: Tensor, states: list, mask: "Tensor | None", factors: "Tensor | None") -> tuple:
+    def sequence(self, x: Tensor, states: list, mask: Tensor | None, factors: Tensor | None) -> tuple:
         (hidden,) = states
         return simple_rnn(x, self.kernel, self.recurrent_kernel, self.bias, hidden, mask, self.activation, factors)
 
@@ -235,7 +234,7 @@ class LSTM(Recurrent):
             return draw(shape, dtype)
         return np.concatenate([draw((self.units,), dtype), np.ones(self.units, dtype), draw((2 * self.units,), dtype)])
 
-    def sequence(self, x: Tensor, states: list, mask: "Tensor | None", factors: "Tensor | None") -> tuple:
+    def sequence(self, x: Tensor, states: list, mask: Tensor | None, factors: Tensor | None) -> tuple:
         hidden, cell = states
         functions = self.activation, self.recurrent_activation
         return lstm(x, self.kernel, self.recurrent_kernel, self.bias, hidden, cell, mask, *functions, factors)
@@ -279,7 +278,7 @@ class GRU(Recurrent):
     def bias_shape(self, width: int) -> tuple:
         return (2, width) if self.reset_after else (width,)
 
-    def sequence(self, x: Tensor, states: list, mask: "Tensor | None", factors: "Tensor | None") -> tuple:
+    def sequence(self, x: Tensor, states: list, mask: Tensor | None, factors: Tensor | None) -> tuple:
         (hidden,) = states
         kernels, functions = (self.kernel, self.recurrent_kernel), (self.activation, self.recurrent_activation)
         return gru(x, *kernels, self.bias, hidden, mask, *functions, self.reset_after, factors)

@@ -81,8 +81,7 @@ class RepeatVector(Layer):
 
     def __init__(self, n: int, **kwargs: Any):
         super().__init__(**kwargs)
-        if not isinstance(n, int) or n <= 0:
-            self.fail(f"n must be a positive integer, got {n!r}")
+        self.require_positive_integers(n=n)
         self.n = n
 
     def call(self, inputs: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from dlgpu.saving.files import (
 FORMAT = 1
 
 
-def save_model(model: Any, path: "str | PathLike") -> None:
+def save_model(model: Any, path: str | PathLike) -> None:
     """Write architecture, weights, compile arguments and optimizer state to a .dlgpu file, atomically.
 
     Args:
@@ -64,7 +64,7 @@ def save_model(model: Any, path: "str | PathLike") -> None:
     write_archive(path, members)
 
 
-def load_model(path: "str | PathLike", custom_objects: "Mapping[str, Any] | None" = None, compile: bool = True) -> Any:
+def load_model(path: str | PathLike, custom_objects: Mapping[str, Any] | None = None, compile: bool = True) -> Any:
     """The model that `model.save(path)` wrote, on the current device; training goes on where it stopped.
 
     Args:
@@ -105,7 +105,7 @@ def load_model(path: "str | PathLike", custom_objects: "Mapping[str, Any] | None
     return model
 
 
-def save_weights(model: Any, path: "str | PathLike") -> None:
+def save_weights(model: Any, path: str | PathLike) -> None:
     """Write all weights to a .safetensors file, atomically.
 
     Raises:
@@ -115,7 +115,7 @@ def save_weights(model: Any, path: "str | PathLike") -> None:
     write_safetensors(path, _arrays(model), {"dlgpu": __version__})
 
 
-def load_weights(model: Any, path: "str | PathLike") -> None:
+def load_weights(model: Any, path: str | PathLike) -> None:
     """Read all weights from a .safetensors or .dlgpu file, or a .weights.h5 file of Keras 3.
 
     Raises:

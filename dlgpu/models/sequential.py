@@ -23,7 +23,7 @@ class Sequential(Model):
         name: made from the class's name by default.
     """
 
-    def __init__(self, layers: "Sequence[Any] | None" = None, trainable: bool = True, name: "str | None" = None):
+    def __init__(self, layers: Sequence[Any] | None = None, trainable: bool = True, name: str | None = None):
         super().__init__(trainable=trainable, name=name)
         self._layers: list[Layer] = []
         self._output_shape: Any = None

@@ -19,7 +19,7 @@ class Epochs:
         shuffle: a new order of the samples in each pass, for arrays.
     """
 
-    def __init__(self, data: "ArrayData | StreamData", steps: int | None = None, shuffle: bool = False):
+    def __init__(self, data: ArrayData | StreamData, steps: int | None = None, shuffle: bool = False):
         self.data = data
         self.shuffle = shuffle
         self.steps = length(data, steps)
@@ -55,7 +55,7 @@ def length(data: Any, steps: int | None = None) -> int | None:
         return None
 
 
-def first_batch(data: "ArrayData | StreamData") -> Batch:
+def first_batch(data: ArrayData | StreamData) -> Batch:
     """The first batch; a generator keeps it for the run."""
     if isinstance(data, ArrayData):
         return data.take(slice(0, 1))
@@ -70,7 +70,7 @@ def first_batch(data: "ArrayData | StreamData") -> Batch:
     return found
 
 
-def with_class_weight(data: Any, class_weight: "Mapping[int, float]") -> ArrayData:
+def with_class_weight(data: Any, class_weight: Mapping[int, float]) -> ArrayData:
     """Data whose sample weights are multiplied by the weight of each label's class (1 for a class not named)."""
     if not isinstance(data, ArrayData) or not isinstance(data.y, np.ndarray):
         raise ValueError("class_weight needs one array of labels; a generator can yield sample weights instead")

@@ -103,12 +103,12 @@ class Trainer:
         y: Any = None,
         batch_size: int | None = None,
         epochs: int = 1,
-        verbose: "str | int" = "auto",
-        callbacks: "Sequence[Callback] | Callback | None" = None,
+        verbose: str | int = "auto",
+        callbacks: Sequence[Callback] | Callback | None = None,
         validation_split: float = 0.0,
         validation_data: Any = None,
         shuffle: bool = True,
-        class_weight: "dict[int, float] | None" = None,
+        class_weight: dict[int, float] | None = None,
         sample_weight: Any = None,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
@@ -204,7 +204,7 @@ class Trainer:
         if number < 0:
             raise ValueError("x: the generator gave no batch; it may have ended in an earlier epoch")
 
-    def _check(self, data: "ArrayData | StreamData", step: Step) -> None:
+    def _check(self, data: ArrayData | StreamData, step: Step) -> None:
         """One look at all data before the run; the first sample builds the model and shows the outputs' shapes."""
         if isinstance(data, ArrayData):
             data.check_finite()
@@ -223,10 +223,10 @@ class Trainer:
         x: Any = None,
         y: Any = None,
         batch_size: int | None = None,
-        verbose: "str | int" = "auto",
+        verbose: str | int = "auto",
         sample_weight: Any = None,
         steps: int | None = None,
-        callbacks: "Sequence[Callback] | None" = None,
+        callbacks: Sequence[Callback] | None = None,
         return_dict: bool = False,
     ) -> Any:
         """The loss and metrics on data, without training; see `fit` for the arguments.
@@ -261,9 +261,9 @@ class Trainer:
         self,
         x: Any,
         batch_size: int | None = None,
-        verbose: "str | int" = "auto",
+        verbose: str | int = "auto",
         steps: int | None = None,
-        callbacks: "Sequence[Callback] | None" = None,
+        callbacks: Sequence[Callback] | None = None,
     ) -> Any:
         """The outputs for all samples of x, as one NumPy array, or a list of them for several outputs."""
         data = as_data(x, None, None, batch_size)
