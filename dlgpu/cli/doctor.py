@@ -11,7 +11,6 @@ from dlgpu.backend.devices import cuda_devices
 from dlgpu.errors import DeviceError
 
 EXTRAS = {
-    "cpu": (("numba",), "faster on CPUs"),
     "cuda12": (("cupy-cuda12x", "nvmath-python"), "NVIDIA GPUs, CUDA 12"),
     "cuda13": (("cupy-cuda13x", "nvmath-python"), "NVIDIA GPUs, CUDA 13"),
     "plot": (("matplotlib",), "dlgpu train --plot"),
