@@ -80,17 +80,22 @@ def load_model(path: str | PathLike, custom_objects: Mapping[str, Any] | None = 
     members = read_archive(path)
     if not {"model.json", "weights.safetensors"} <= members.keys():
         raise ValueError(f"{path} is no .dlgpu file: it holds {', '.join(members) or 'nothing'}")
-    description = json.loads(members["model.json"])
-    if description["format"] > FORMAT:
-        raise ValueError(f"{path} was written by dlgpu {description['dlgpu']}; this is {__version__}: upgrade it")
     with known_objects(custom_objects), one_description():
         try:
-            model = deserialize(description["model"])
-            arguments = deserialize(description["compile"]) if compile else None
-        except ValueError as error:
+            return _rebuilt(members, path, compile)
+        except Exception as error:  # of any kind: what is in the file decides what is called
+            what = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}."
             raise ValueError(
-                f"{path}: {error} A class of your own must be defined before, a function be given in custom_objects."
+                f"{path}: {what} A class of your own must be defined before, a function be given in custom_objects."
             ) from error
+
+
+def _rebuilt(members: dict[str, bytes], path: Any, compile: bool) -> Any:
+    description = json.loads(members["model.json"])
+    if description["format"] > FORMAT:
+        raise ValueError(f"was written by dlgpu {description['dlgpu']}; this is {__version__}: upgrade it.")
+    model = deserialize(description["model"])
+    arguments = deserialize(description["compile"]) if compile else None
     if description["built"]:
         if not model.built:
             with Layer.trial():

@@ -86,10 +86,16 @@ def read_archive(path: Any) -> dict[str, bytes]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is truncated, damaged (each member has a checksum) or something else.
+        ValueError: it is truncated, damaged (each member has a checksum) or something else. Compressed members are
+            refused, so that a small file cannot fill the memory.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {name: archive.read(name) for name in archive.namelist()}
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
-        raise ValueError(f"{path} is truncated or no .dlgpu file ({error}): {REPAIR}") from None
+    with open(path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+                stored = all(m.compress_type == zipfile.ZIP_STORED for m in members)
+                if not stored or sum(m.file_size for m in members) > os.path.getsize(path):
+                    raise ValueError("its members are compressed or overlap")
+                return {member.filename: archive.read(member) for member in members}
+        except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, OSError, ValueError) as error:
+            raise ValueError(f"{path} is truncated or no .dlgpu file ({error}): {REPAIR}") from None

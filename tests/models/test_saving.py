@@ -408,6 +408,30 @@ def test_saving_draws_no_random_numbers(tmp_path):
     np.testing.assert_array_equal(*draws)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: [],
+        lambda d: {},
+        lambda d: {**d, "model": "Dense"},
+        lambda d: {**d, "model": {**d["model"], "config": [1]}},
+        lambda d: {**d, "model": {**d["model"], "class": ["Dense"]}},
+        lambda d: {**d, "model": {**d["model"], "class": "__class__"}},
+        lambda d: {**d, "model": {"function": ["exec"]}},
+        lambda d: {**d, "compile": {"a": 1}},
+        lambda d: {**d, "compile": {**d["compile"], "optimizer": None}},
+    ],
+)
+def test_a_description_that_makes_no_sense_is_refused(change, tmp_path):
+    path, model = tmp_path / "m.dlgpu", Sequential([Dense(1, input_shape=(2,))])
+    model.compile("adam", "mse")
+    model.save(path)
+    members = read_archive(path)
+    write_archive(path, {**members, "model.json": json.dumps(change(json.loads(members["model.json"]))).encode()})
+    with pytest.raises(ValueError, match=r"m\.dlgpu: "):
+        load_model(path)
+
+
 def test_a_loaded_model_predicts_the_same_bits(tmp_path, rng):
     x = rng.standard_normal((1, 4, 1)).astype("float32")
     model = Sequential([GRU(5, recurrent_activation="tanh", input_shape=(4, 1))])

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -101,3 +102,25 @@ def test_equal_archives_are_equal_files(tmp_path):
         write_archive(tmp_path / name, {"m": b"1", "w": b"2"})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert read_archive(tmp_path / "a") == {"m": b"1", "w": b"2"}
+
+
+def test_an_archive_that_would_unpack_to_more_than_it_is_is_refused(tmp_path):
+    path = tmp_path / "x.dlgpu"
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(path, "w", method) as archive:
+            archive.writestr("weights", bytes(10**6))
+        with pytest.raises(ValueError, match="compressed"):
+            read_archive(path)
+
+
+def test_an_archive_with_a_damaged_directory_is_refused(tmp_path):
+    path = tmp_path / "x.dlgpu"
+    write_archive(path, {"model": b"12345" * 9, "weights": b"12345" * 9})
+    whole, refused = path.read_bytes(), 0
+    for place in range(len(whole) - 130, len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            read_archive(path)
+        except ValueError:
+            refused += 1
+    assert refused > 20
