@@ -135,9 +135,7 @@ def test_sample_weights_go_along_the_values_from_the_front(shape, rng):
 
 
 def test_weights_of_a_wrong_shape_are_named():
-    with pytest.raises(
-        ValueError, match=r"expected sample_weight to fit the loss's values of shape \(2,\), got shape \(3,"
-    ):
+    with pytest.raises(ValueError, match=r"expected sample_weight to fit values of shape \(2,\), got shape \(3,"):
         losses.MeanSquaredError()(T, P, np.ones(3))
 
 

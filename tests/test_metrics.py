@@ -112,7 +112,7 @@ def test_weights_may_have_an_axis_more_or_fewer(rng):
             results.append(float(metric.result()))
             metric.reset_state()
         assert results == pytest.approx([results[0]] * 4)
-    with pytest.raises(ValueError, match=r"sample_weight of shape \(6, 2\) does not fit values of shape \(6,\)"):
+    with pytest.raises(ValueError, match=r"sample_weight to fit values of shape \(6,\), got shape \(6, 2\)"):
         metrics.Precision().update_state(y_true, y_pred, np.ones((6, 2)))
 
 
@@ -428,9 +428,9 @@ def test_what_does_not_fit_is_named():
             metrics.get(name).update_state(y[:, :2], y)
     with pytest.raises(ValueError, match=r"expected labels of shape \(4,\), got \(3,\)"):
         metrics.SparseCategoricalAccuracy().update_state(np.zeros(3), y)
-    with pytest.raises(ValueError, match=r"sample_weight of shape \(2,\) does not fit values of shape \(4, 3\)"):
+    with pytest.raises(ValueError, match=r"sample_weight to fit values of shape \(4, 3\), got shape \(2,\)"):
         metrics.Precision().update_state(y, y, np.ones(2))
-    with pytest.raises(ValueError, match="sample_weight of shape"):
+    with pytest.raises(ValueError, match="sample_weight to fit values"):
         metrics.MeanSquaredError().update_state(y, y, np.ones(2))
     for wrong in (
         lambda: metrics.Precision(thresholds=1.5),

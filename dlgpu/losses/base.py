@@ -9,7 +9,7 @@ from dlgpu.backend.dispatch import is_floating
 from dlgpu.errors import unknown_name
 from dlgpu.losses.labels import check_shape, check_values
 from dlgpu.ops.elementwise import astype, floating, maximum
-from dlgpu.ops.shape import broadcast_to, reshape
+from dlgpu.ops.shape import broadcast_to
 from dlgpu.saving.configurable import Configurable, function_named, snake_case
 from dlgpu.tensor import Tensor, as_tensor
 
@@ -67,9 +67,11 @@ class Loss(Configurable):
         """The factor of each value, aligned with `values`; None for ones."""
         weights = None
         if sample_weight is not None:
-            weights = aligned(astype(as_labels(sample_weight, values), values.dtype), values.shape, "sample_weight")
+            weights = weights_along(
+                astype(as_labels(sample_weight, values), values.dtype), values.shape, "sample_weight"
+            )
         if mask is not None:
-            kept = aligned(astype(mask, values.dtype), values.shape, "the mask of the predictions")
+            kept = weights_along(astype(mask, values.dtype), values.shape, "the mask of the predictions")
             if self.reduction in ("sum_over_batch_size", "mean"):
                 kept = kept * (kept.size / maximum(kept.sum(), 1))  # so that the mean is over what is kept
             weights = kept if weights is None else weights * kept
@@ -169,12 +171,15 @@ def pair(y_true: Any, y_pred: Any) -> tuple[Tensor, Tensor]:
     return y_true, y_pred
 
 
-def aligned(weights: Tensor, shape: tuple, what: str) -> Tensor:
-    """`weights` with axes of length 1 put behind its own (or dropped there), so that they go along `shape`."""
+def weights_along(weights: Any, shape: tuple, what: str) -> Any:
+    """`weights` with axes of length 1 put behind its own (or dropped there), so that they go along `shape`.
+
+    For Tensors and for bare arrays.
+    """
     if weights.ndim == len(shape) + 1 and weights.shape[-1] == 1:
-        weights = reshape(weights, weights.shape[:-1])
+        weights = weights.reshape(weights.shape[:-1])
     if weights.ndim < len(shape) and weights.shape == shape[: weights.ndim]:
-        weights = reshape(weights, weights.shape + (1,) * (len(shape) - weights.ndim))
+        weights = weights.reshape(weights.shape + (1,) * (len(shape) - weights.ndim))
     if weights.ndim > len(shape) or any(w not in (1, n) for w, n in zip(weights.shape[::-1], shape[::-1])):
-        raise ValueError(f"expected {what} to fit the loss's values of shape {shape}, got shape {weights.shape}")
+        raise ValueError(f"expected {what} to fit values of shape {shape}, got shape {weights.shape}")
     return weights

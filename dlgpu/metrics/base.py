@@ -8,7 +8,7 @@ from dlgpu.backend.devices import current_device
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.initializers import Initializer
 from dlgpu.losses import Loss
-from dlgpu.losses.base import same_rank
+from dlgpu.losses.base import same_rank, weights_along
 from dlgpu.saving.configurable import Configurable, function_named, snake_case
 from dlgpu.tensor import Tensor, to_array, wrap
 
@@ -58,7 +58,7 @@ class Metric(Configurable):
     def add_variable(
         self, shape: tuple = (), initializer: Any = "zeros", dtype: Any = None, name: str | None = None
     ) -> Variable:
-        """A new part of the state, on the current device; `reset_state` sets it to zero."""
+        """A new part of the state, on the current device; `reset_state` sets it to zero. `name` is for Keras's sake."""
         make = initializer if callable(initializer) else Initializer.get(initializer)
         made = Variable(current_device().asarray(make(tuple(shape), dtype=dtype or self.dtype)))
         self.variables.append(made)
@@ -214,11 +214,7 @@ def aligned(metric: Metric, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
 
 def spread_weight(weight: Any, like: Any) -> Any:
     """A weight of (batch,), (batch, 1) or more axes for each element of `like`."""
-    shape = weight.shape + (1,) * (like.ndim - weight.ndim)
-    wide = like.shape + (1,) * (weight.ndim - like.ndim)
-    if any(n not in (1, m) for n, m in zip(shape, wide)):
-        raise ValueError(f"sample_weight of shape {weight.shape} does not fit values of shape {like.shape}")
-    return array_namespace(like).broadcast_to(weight.reshape(shape[: like.ndim]), like.shape)
+    return array_namespace(like).broadcast_to(weights_along(weight, like.shape, "sample_weight"), like.shape)
 
 
 def masked_weight(sample_weight: Any, mask: Any) -> Any:

@@ -19,7 +19,7 @@ class ProgressBar(Callback):
         self._fitting = False
 
     def _open(self, label: str, epochs: int = 1) -> None:
-        from tqdm.auto import tqdm
+        from tqdm.auto import tqdm  # here, because in a notebook it brings IPython's widgets
 
         steps = self.params["steps"]
         self._bar = tqdm(total=steps and steps * epochs, desc=label, unit="batch", dynamic_ncols=True)
