@@ -11,6 +11,7 @@ from dlgpu.backend.devices import cuda_devices
 from dlgpu.errors import DeviceError
 
 EXTRAS = {
+    "cpu": (("numba",), "compiled CPU kernels, to come"),
     "cuda12": (("cupy-cuda12x", "nvmath-python"), "NVIDIA GPUs, CUDA 12"),
     "cuda13": (("cupy-cuda13x", "nvmath-python"), "NVIDIA GPUs, CUDA 13"),
     "plot": (("matplotlib",), "dlgpu train --plot"),

@@ -8,7 +8,7 @@ from dlgpu.ops.convolution import conv1d, conv2d, conv2d_transpose, transposed_l
 from dlgpu.tensor import Tensor
 
 
-class Convolution(Windowed):
+class Convolution(Windowed, abstract=True):
     """outputs = activation(convolution(inputs, kernel) + bias); the base of all convolution layers.
 
     Args:

@@ -8,7 +8,7 @@ from dlgpu.ops.random import Generator, default_generator, dropout
 from dlgpu.tensor import Tensor
 
 
-class Noise(SameShape, Layer):
+class Noise(SameShape, Layer, abstract=True):
     """A layer that draws from the process's generator or, given a seed, from one of its own."""
 
     def __init__(self, seed: int | None = None, **kwargs: Any):

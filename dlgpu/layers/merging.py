@@ -10,7 +10,7 @@ from dlgpu.layers.base import Layer
 from dlgpu.tensor import Tensor, wrap
 
 
-class Merge(Layer):
+class Merge(Layer, abstract=True):
     """The base of elementwise merging.
 
     Inputs broadcast; those with fewer dimensions get axes of length 1 after the batch. A step is masked out of the
@@ -94,7 +94,7 @@ class Subtract(Merge):
         return inputs[0] - inputs[1]
 
 
-class Extreme(Merge):
+class Extreme(Merge, abstract=True):
     """The base of Maximum and Minimum: of a step that one input masks out, the others' values count alone."""
 
     choose = staticmethod(ops.maximum)

@@ -8,7 +8,7 @@ from dlgpu.ops.pooling import average_pool, max_pool
 from dlgpu.tensor import Tensor
 
 
-class Pooling(Windowed):
+class Pooling(Windowed, abstract=True):
     """The base of pooling over windows.
 
     Args:
@@ -65,7 +65,7 @@ class AveragePooling2D(Pooling):
     aliases = ("AvgPool2D",)
 
 
-class GlobalPooling(Windowed):
+class GlobalPooling(Windowed, abstract=True):
     """The base of pooling over all of time, or all of height and width.
 
     Args:

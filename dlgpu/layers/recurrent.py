@@ -16,7 +16,7 @@ from dlgpu.ops.shape import flip
 from dlgpu.tensor import Tensor, wrap
 
 
-class Recurrent(Noise):
+class Recurrent(Noise, abstract=True):
     """What SimpleRNN, LSTM and GRU share.
 
     Shapes: (batch, time, features) -> (batch, units), or (batch, time, units) with return_sequences. With return_state

@@ -94,7 +94,7 @@ class RepeatVector(Layer):
         return (input_shape[0], self.n, input_shape[1])
 
 
-class Bordered(Windowed):
+class Bordered(Windowed, abstract=True):
     """The base of layers that put something around their inputs, or take it away: (before, after) on each axis."""
 
     def borders(self, value: Any, argument: str) -> tuple[windows.Pair, ...]:
@@ -118,7 +118,7 @@ class Bordered(Windowed):
         return (shape[0], *lengths, shape[-1])
 
 
-class ZeroPadding(Bordered):
+class ZeroPadding(Bordered, abstract=True):
     """The base of zero padding."""
 
     def __init__(self, padding: Any = 1, **kwargs: Any):
@@ -151,7 +151,7 @@ class ZeroPadding2D(ZeroPadding):
     """
 
 
-class Cropping(Bordered):
+class Cropping(Bordered, abstract=True):
     """The base of cropping."""
 
     def __init__(self, cropping: Any = 1, **kwargs: Any):
@@ -188,7 +188,7 @@ class Cropping2D(Cropping):
         super().__init__(cropping, **kwargs)
 
 
-class UpSampling(Windowed):
+class UpSampling(Windowed, abstract=True):
     """The base of upsampling: each value `size` times in a row along each axis."""
 
     def __init__(self, size: Any = 2, **kwargs: Any):

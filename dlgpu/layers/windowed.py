@@ -7,7 +7,7 @@ from dlgpu.backend import windows
 from dlgpu.layers.base import Layer
 
 
-class Windowed(Layer):
+class Windowed(Layer, abstract=True):
     """A layer whose window slides over the axes between batch and channels, of which there are `rank`."""
 
     rank = 2

@@ -128,7 +128,7 @@ class FunctionLoss(Loss):
             check_values(self.name, labels, *self.labels_between)
 
 
-class PresetLoss(FunctionLoss):
+class PresetLoss(FunctionLoss, abstract=True):
     """A loss whose function is its class's."""
 
     function: Callable

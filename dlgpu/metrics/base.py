@@ -143,7 +143,7 @@ class Mean(Metric):
         return wrap(ratio(self.total.array, self.count.array))
 
 
-class SampleMean(Mean):
+class SampleMean(Mean, abstract=True):
     """The mean over all samples of a function of labels and predictions; a subclass defines `values`.
 
     A mask on the predictions weighs masked steps with 0.

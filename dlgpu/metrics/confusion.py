@@ -17,7 +17,7 @@ from dlgpu.tensor import Tensor, wrap
 LEFT_OUT = -1e10  # the score of predictions that are not among the top k
 
 
-class ConfusionMetric(Metric):
+class ConfusionMetric(Metric, abstract=True):
     """The confusion matrix at each threshold. A prediction above a threshold is positive; labels are 0 or 1.
 
     Args:
@@ -104,7 +104,7 @@ class ConfusionMetric(Metric):
         return wrap(values[0] if len(self.thresholds) == 1 else values)
 
 
-class Count(ConfusionMetric):
+class Count(ConfusionMetric, abstract=True):
     """The number, or weight, of one kind of predictions; `kind` is their place in `matrix()`."""
 
     kind: int

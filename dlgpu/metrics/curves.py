@@ -88,7 +88,7 @@ def _interpolated(xp: Any, true_positives: Any, false_positives: Any, false_nega
     return ratio(slope * (gained + intercept * xp.log(growth)), true_positives[1:] + false_negatives[1:]).sum()
 
 
-class _BestAt(ConfusionMetric):
+class BestAt(ConfusionMetric, abstract=True):
     """The largest value of one rate at those of evenly spaced thresholds where another is at least `value`."""
 
     def __init__(self, what: str, value: float, num_thresholds: int, class_id: int | None, name: Any, dtype: str):
@@ -104,7 +104,7 @@ class _BestAt(ConfusionMetric):
         return wrap(xp.where(bound >= self.value, wanted, 0).max())
 
 
-class SensitivityAtSpecificity(_BestAt):
+class SensitivityAtSpecificity(BestAt):
     """The best sensitivity, TP / (TP + FN), where specificity, TN / (TN + FP), is at least the given one."""
 
     def __init__(
@@ -121,7 +121,7 @@ class SensitivityAtSpecificity(_BestAt):
         return self.best(self.recall(), self.specificity())
 
 
-class SpecificityAtSensitivity(_BestAt):
+class SpecificityAtSensitivity(BestAt):
     """The best specificity, TN / (TN + FP), where sensitivity, TP / (TP + FN), is at least the given one."""
 
     def __init__(
@@ -138,7 +138,7 @@ class SpecificityAtSensitivity(_BestAt):
         return self.best(self.specificity(), self.recall())
 
 
-class PrecisionAtRecall(_BestAt):
+class PrecisionAtRecall(BestAt):
     """The best precision, TP / (TP + FP), where recall, TP / (TP + FN), is at least the given one."""
 
     def __init__(
@@ -155,7 +155,7 @@ class PrecisionAtRecall(_BestAt):
         return self.best(self.precision(), self.recall())
 
 
-class RecallAtPrecision(_BestAt):
+class RecallAtPrecision(BestAt):
     """The best recall, TP / (TP + FN), where precision, TP / (TP + FP), is at least the given one."""
 
     def __init__(

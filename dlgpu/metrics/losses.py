@@ -8,7 +8,7 @@ from dlgpu.metrics.base import MeanMetricWrapper
 from dlgpu.saving.configurable import snake_case
 
 
-class LossMean(MeanMetricWrapper):
+class LossMean(MeanMetricWrapper, abstract=True):
     """The mean of a loss function over all samples."""
 
     loss: Callable

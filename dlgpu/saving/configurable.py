@@ -21,18 +21,21 @@ class Configurable:
     """Remembers its constructor's arguments, and registers its subclasses by name.
 
     A direct subclass is a kind (Layer, Loss, ...) with a registry of its own; `Loss.get("mse")` looks names up there.
-    A class is found by its name, its name in snake_case, and each of its own `aliases`, in any case.
+    A class is found by its name, its name in snake_case, and each of its own `aliases`, in any case. A class that only
+    others build on says `class Pooling(Layer, abstract=True)` and has no name.
     """
 
     registry: ClassVar[dict[str, type["Configurable"]]]
     aliases: ClassVar[tuple[str, ...]] = ()
     _arguments: dict[str, Any]
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if Configurable in cls.__bases__:
             cls.registry = {}
             kinds[cls.__name__] = cls
+            return
+        if abstract:
             return
         known = cls.registry.get(cls.__name__)
         # a user's class may not take the name of one of dlgpu's own, but may be defined again in a notebook
@@ -76,8 +79,7 @@ class Configurable:
             for alias in (key, c.__name__, snake_case(c.__name__), *vars(c).get("aliases", ()))
         }
         if name.lower() not in names:
-            public = [key for key in cls.registry if not key.startswith("_")]
-            raise ValueError(unknown_name(cls._kind().lower(), name, public, spellings=names))
+            raise ValueError(unknown_name(cls._kind().lower(), name, cls.registry, spellings=names))
         return names[name.lower()]
 
     @classmethod
