@@ -279,6 +279,49 @@ def test_training_goes_on_from_a_state_with_the_same_bits(make, built):
         np.testing.assert_array_equal(a, b)
 
 
+def test_accumulated_gradients_and_means_of_values_go_on_from_a_state_too():
+    def make():
+        return SGD(0.1, gradient_accumulation_steps=3, use_ema=True, ema_momentum=0.5)
+
+    ps, optimizer = parameters(), make()
+    train(optimizer, ps, range(4))
+    assert optimizer.iterations == 1
+    others, other = parameters(), make()
+    for p, v in zip(others, ps):
+        p.assign(v)
+    other.set_state(optimizer.get_state())
+    train(other, others, range(4, 8)), train(optimizer, ps, range(4, 8))
+    trained = [p.numpy().copy() for p in ps]
+    other.finalize(), optimizer.finalize()
+    for a, b in zip(ps, others):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert (ps[0].numpy() != trained[0]).all()
+
+
+def test_values_wait_for_all_accumulated_gradients_and_take_their_mean():
+    p = Parameter(np.zeros(2), "p")
+    optimizer = SGD(1.0, gradient_accumulation_steps=2)
+    optimizer.apply_gradients([(np.array([1.0, 2.0]), p)])
+    np.testing.assert_array_equal(p.numpy(), [0, 0])
+    optimizer.apply_gradients([(np.array([3.0, 6.0]), p)])
+    np.testing.assert_array_equal(p.numpy(), [-2, -4])
+    assert optimizer.iterations == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("gradient_accumulation_steps", 1),
+        ("ema_overwrite_frequency", 0),
+        ("ema_momentum", 1.1),
+        ("loss_scale_factor", 0),
+    ],
+)
+def test_arguments_of_means_and_accumulation_out_of_range_are_named(argument, value):
+    with pytest.raises(ValueError, match=f"SGD: {argument} must be"):
+        SGD(use_ema=True, **{argument: value})
+
+
 def test_a_state_holds_arrays_of_the_parameters_shapes():
     ps, optimizer = parameters(), Adam()
     train(optimizer, ps, range(2))

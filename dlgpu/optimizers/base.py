@@ -27,6 +27,11 @@ class Optimizer(Configurable):
         clipnorm: scale down each parameter's gradient whose norm is larger.
         clipvalue: limit each gradient's value to [-clipvalue, clipvalue].
         global_clipnorm: scale down all gradients together when their common norm is larger.
+        use_ema: keep a running mean of the values, which takes their place when `fit` ends.
+        ema_momentum: how much of that mean is kept at each step, in [0, 1].
+        ema_overwrite_frequency: let the mean take their place every so many steps, too.
+        loss_scale_factor: multiply the loss before its derivative and divide the gradients after, for float16.
+        gradient_accumulation_steps: change the values once in so many steps (2 or more), by their mean gradient.
         name: the class's by default.
     Raises:
         ValueError: a number is out of range, or more than one way of clipping is asked for.
@@ -39,6 +44,11 @@ class Optimizer(Configurable):
         clipnorm: float | None = None,
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
         name: str | None = None,
     ):
         self.name = name or type(self).__name__.lower()
@@ -52,7 +62,12 @@ class Optimizer(Configurable):
                 "only one of clipnorm, clipvalue and global_clipnorm can be used, "
                 f"got {clipnorm=}, {clipvalue=}, {global_clipnorm=}"
             )
-        self.iterations = 0
+        self.use_ema = use_ema
+        self.ema_momentum = self.fraction("ema_momentum", ema_momentum)
+        self.ema_overwrite_frequency = self._count("ema_overwrite_frequency", ema_overwrite_frequency, 1)
+        self.loss_scale_factor = self.require("loss_scale_factor", loss_scale_factor, lambda x: x > 0, "positive")
+        self.gradient_accumulation_steps = self._count("gradient_accumulation_steps", gradient_accumulation_steps, 2)
+        self._applied = 0
         self._flats: list[FlatParameters] = []
         self._slots: list[dict[str, Any]] = []
         self._own: list[FlatParameters] = []
@@ -74,6 +89,11 @@ class Optimizer(Configurable):
         raise NotImplementedError(f"{type(self).__name__} does not define update()")
 
     # -- the step
+
+    @property
+    def iterations(self) -> int:
+        """How many times the values were changed."""
+        return self._applied // (self.gradient_accumulation_steps or 1)
 
     @property
     def learning_rate(self) -> float:
@@ -115,6 +135,10 @@ class Optimizer(Configurable):
             device = device_of(flat.values)
             xp = device.array_namespace
             slots = {name: xp.full_like(flat.values, start) for name, start in self.slot_starts().items()}
+            if self.gradient_accumulation_steps:
+                slots["accumulated_gradient"] = xp.zeros_like(flat.values)
+            if self.use_ema:
+                slots["average"] = flat.values.copy()
             for p, where in zip(flat.parameters, flat.slices):
                 if id(p) in before:
                     old, there = before[id(p)]
@@ -130,14 +154,52 @@ class Optimizer(Configurable):
         """One step: change the values of these buffers by their gradients, which clipping changes in place."""
         if flats != self._flats:
             self.build(flats)
-        self._clip()
-        rate = self.learning_rate
-        if self.weight_decay:
-            self._decay(1 - self.weight_decay * rate)
-        scalars = self.scalars(rate)
+        if self.loss_scale_factor:
+            for flat in flats:
+                flat.gradients /= self.loss_scale_factor
+        if self._accumulated():
+            self._clip()
+            rate = self.learning_rate
+            if self.weight_decay:
+                self._decay(1 - self.weight_decay * rate)
+            scalars = self.scalars(rate)
+            for flat, slots in zip(self._flats, self._slots):
+                self.update(flat.values, flat.gradients, slots, scalars)
+        if self.use_ema:
+            self._follow()
+        self._applied += 1
+
+    def _accumulated(self) -> bool:
+        """Whether it is time to change the values; the gradients are then the mean of those that were waited for."""
+        steps = self.gradient_accumulation_steps
+        if not steps:
+            return True
+        due = (self._applied + 1) % steps == 0
         for flat, slots in zip(self._flats, self._slots):
-            self.update(flat.values, flat.gradients, slots, scalars)
-        self.iterations += 1
+            waiting = slots["accumulated_gradient"]
+            waiting += flat.gradients
+            if due:
+                flat.gradients[...] = waiting / steps
+                waiting[...] = 0
+        return due
+
+    def _follow(self) -> None:
+        """average += (1 - ema_momentum) * (values - average), beginning with the values after the first step."""
+        kept = self.ema_momentum if self.iterations else 0
+        for flat, slots in zip(self._flats, self._slots):
+            slots["average"] += (1 - kept) * (flat.values - slots["average"])
+        if self.ema_overwrite_frequency and (self.iterations + 1) % self.ema_overwrite_frequency == 0:
+            self.finalize()
+
+    def finalize(self) -> None:
+        """Let the running means take the place of the values, if there are any: the end of training."""
+        if self.use_ema:
+            for flat, slots in zip(self._flats, self._slots):
+                flat.values[...] = slots["average"]
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """The loss whose derivative gives the gradients that `apply` takes."""
+        return loss * self.loss_scale_factor if self.loss_scale_factor else loss
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Parameter]]) -> None:
         """One step of a hand-written loop. The parameters move to flat buffers, once.
@@ -202,7 +264,7 @@ class Optimizer(Configurable):
     def get_state(self) -> dict[str, np.ndarray]:
         """Copies of all that training has made: iterations, the learning rate if it is a number, and "0/slot" ... of
         each parameter, in order and of its shape."""
-        state = {"iterations": np.array(self.iterations, np.int64)}
+        state = {"iterations": np.array(self._applied, np.int64)}
         if isinstance(self._learning_rate, float):
             state["learning_rate"] = np.array(self._learning_rate)
         for key, flat, position, slot in self._places(self._flats, self._slots):
@@ -222,7 +284,7 @@ class Optimizer(Configurable):
             self._fill(self._flats, self._slots, slots)
         else:
             self._loaded = slots
-        self.iterations = int(state["iterations"])
+        self._applied = int(state["iterations"])
         if "learning_rate" in state and isinstance(self._learning_rate, float):
             self.learning_rate = float(state["learning_rate"])
 
@@ -261,6 +323,12 @@ class Optimizer(Configurable):
         if not is_number or not math.isfinite(float(value)) or not fits(float(value)):
             self.fail(f"{what} must be {expected}, got {value!r}")
         return float(value)
+
+    def _count(self, what: str, value: Any, least: int) -> Any:
+        """`value` if it is None or an integer of at least `least`."""
+        if value is not None and (type(value) is not int or value < least):
+            self.fail(f"{what} must be an integer of at least {least}, got {value!r}")
+        return value
 
     def fraction(self, what: str, value: Any, below_one: bool = False) -> float:
         """`value` as a float in [0, 1], or [0, 1)."""

@@ -46,8 +46,9 @@ class Step:
         loss = self._loss(y, outputs, sample_weight)
         if not loss.requires_grad:
             raise ValueError("the loss does not depend on any trainable weight: is every layer frozen?")
+        scaled = self.optimizer.scale_loss(loss)
         for flat in self.flats:
-            flat.set_gradients(pull_back([loss], [None], flat.parameters))
+            flat.set_gradients(pull_back([scaled], [None], flat.parameters))
         self.optimizer.apply(self.flats)
         self._count(batch, y, outputs, sample_weight, loss)
 

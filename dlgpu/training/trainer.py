@@ -185,6 +185,8 @@ class Trainer:
                     run.call("on_epoch_end", epoch, logs)
                     if self.stop_training or interrupt.pressed:
                         break
+                if not interrupt.pressed:
+                    self.optimizer.finalize()
             finally:
                 self.history, history.interrupted = history, interrupt.pressed
                 run.call("on_train_end", {})

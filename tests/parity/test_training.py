@@ -95,3 +95,17 @@ def test_with_each_optimizer(optimizer, rng):
     models = perceptron(dlgpu, "linear"), perceptron(keras, "linear")
     y, arguments = targets("numbers", rng), OPTIMIZERS[optimizer]
     assert_training_agrees(*models, x, y, optimizer, "MeanSquaredError", arguments)
+
+
+def test_means_of_weights_accumulated_gradients_and_scaled_losses_in_fit(rng):
+    x = rng.normal(size=(STEPS * BATCH, 5)).astype(np.float32)
+    y, models = targets("numbers", rng), (perceptron(dlgpu, "linear"), perceptron(keras, "linear"))
+    models[1].set_weights(models[0].get_weights())
+    for model, library in zip(models, (dlgpu, keras)):
+        optimizer = library.optimizers.Adam(
+            0.01, use_ema=True, ema_momentum=0.8, gradient_accumulation_steps=2, loss_scale_factor=16.0
+        )
+        model.compile(optimizer, "mse")
+        model.fit(x, y, batch_size=BATCH, epochs=1, shuffle=False, verbose=0)
+    for mine, other in zip(*(model.get_weights() for model in models), strict=True):
+        assert np.abs(mine - other).max() <= 1e-3 * np.abs(other).max()
