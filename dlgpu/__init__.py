@@ -20,6 +20,7 @@ from dlgpu import (
 from dlgpu.autograd import no_grad
 from dlgpu.backend.devices import current_device, device, set_device
 from dlgpu.errors import DeviceError
+from dlgpu.models import Input, Model, Sequential
 from dlgpu.ops.differentiation import custom_vjp, grad, value_and_grad
 from dlgpu.ops.random import set_random_seed
 from dlgpu.parameters import Parameter

@@ -245,7 +245,8 @@ functions.update(
         )
     }
 )
-functions.update(swish=silu, hard_swish=hard_silu)
+swish, hard_swish = silu, hard_silu
+functions.update(swish=swish, hard_swish=hard_swish)
 
 
 def get(identifier: Any) -> Callable:

@@ -12,6 +12,8 @@ from dlgpu.tensor import Tensor
 
 # The standard deviation of a standard normal distribution that is cut off at -2 and 2.
 TRUNCATED_STDDEV = 0.87962566103423978
+# A window as a sum of cosines of 0, 1, 2 periods, by the factors of each.
+WINDOWS = {"hann": (0.5, -0.5), "hamming": (0.54, -0.46), "blackman": (0.42, -0.5, 0.08)}
 
 
 class Initializer(Configurable):
@@ -274,6 +276,67 @@ class Orthogonal(Initializer):
         q *= np.where(np.diag(r) < 0, -1, 1)
         q = q if rows >= columns else q.T
         return (self.gain * q.reshape(shape)).astype(dtype)
+
+
+class STFT(Initializer):
+    """The Fourier transform of short pieces of a signal as a convolution: window[t] * cos(-2 pi t f / n), or sin.
+
+    The shape is (length of a piece t, 1, frequencies f), with n = 2 * (frequencies - 1).
+
+    Args:
+        side: "real" for the cosines or "imag" for the sines.
+        window: "hann", "hamming", "blackman", an array of the length of a piece, or None for ones.
+        scaling: divide by the window's norm ("density"), by the sum of its absolute values ("spectrum"), or not (None).
+        periodic: whether the window is one period of a longer one.
+    """
+
+    aliases = ("STFTInitializer",)
+
+    def __init__(
+        self, side: str = "real", window: Any = "hann", scaling: str | None = "density", periodic: bool = False
+    ):
+        for what, value, known in (
+            ("side", side, ("real", "imag")),
+            ("window", window if isinstance(window, str) else None, (*WINDOWS, None)),
+            ("scaling", scaling, ("density", "spectrum", None)),
+        ):
+            if value not in known:
+                raise ValueError(f"STFT: {what} must be one of {', '.join(map(repr, known))}, got {value!r}")
+        self.side = side
+        self.window = window
+        self.scaling = scaling
+        self.periodic = periodic
+
+    def __call__(self, shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
+        if len(shape) != 3:
+            raise ValueError(f"STFT: expected a shape (length, 1, frequencies), got {tuple(shape)}")
+        length, _, frequencies = shape
+        turns = np.outer(np.arange(length), np.arange(frequencies)) / max(2 * (frequencies - 1), 1)
+        kernel = np.cos(2 * np.pi * turns) if self.side == "real" else -np.sin(2 * np.pi * turns)
+        if self.window is not None:
+            window = self._window(length)
+            norms = {"density": np.sqrt(np.square(window).sum()), "spectrum": np.abs(window).sum(), None: 1.0}
+            kernel *= window[:, None] / norms[self.scaling]
+        return np.broadcast_to(kernel[:, None, :], shape).astype(dtype)
+
+    def _window(self, length: int) -> np.ndarray:
+        if not isinstance(self.window, str):
+            window = np.asarray(self.window, np.float64)
+            if window.shape != (length,):
+                raise ValueError(f"STFT: expected a window of shape ({length},), got {window.shape}")
+            return window
+        if length == 1:
+            return np.ones(1)
+        angles = 2 * np.pi * np.arange(length) / (length if self.periodic else length - 1)
+        return sum(a * np.cos(k * angles) for k, a in enumerate(WINDOWS[self.window]))  # type: ignore[return-value]
+
+
+# the names that Keras has beside
+zeros, ones, constant, identity, orthogonal, stft = Zeros, Ones, Constant, Identity, Orthogonal, STFT
+random_uniform, random_normal, truncated_normal = RandomUniform, RandomNormal, TruncatedNormal
+variance_scaling, glorot_uniform, glorot_normal = VarianceScaling, GlorotUniform, GlorotNormal
+lecun_uniform, lecun_normal, he_uniform, he_normal = LecunUniform, LecunNormal, HeUniform, HeNormal
+IdentityInitializer, OrthogonalInitializer, STFTInitializer = Identity, Orthogonal, STFT
 
 
 def fans(

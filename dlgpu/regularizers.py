@@ -108,6 +108,10 @@ class OrthogonalRegularizer(Regularizer):
         return cosines.sum() * (self.factor / max(count * (count - 1), 1))
 
 
+# the names that Keras has beside
+l1, l2, l1_l2, orthogonal_regularizer = L1, L2, L1L2, OrthogonalRegularizer
+
+
 def _factor(regularizer: Regularizer, what: str, value: Any) -> float:
     is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not is_number or not 0 <= value < math.inf:

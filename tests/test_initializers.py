@@ -141,6 +141,8 @@ def test_constants():
         ("truncated_normal", TruncatedNormal),
         ("identity", Identity),
         ("orthogonal", Orthogonal),
+        ("stft", initializers.STFT),
+        ("STFTInitializer", initializers.stft),
         (Ones, Ones),
     ],
 )
@@ -174,6 +176,10 @@ def test_an_initializer_is_described_as_json_and_built_again(initializer):
         (lambda: Orthogonal()((2,)), r"Orthogonal: .* got \(2,\)"),
         (lambda: Constant(np.ones(3))((2, 2)), r"Constant: values of shape \(3,\) do not fit .* \(2, 2\)"),
         (lambda: HeNormal(seed=-1)((2, 2)), "seed"),
+        (lambda: initializers.STFT("left"), "STFT: side must be one of 'real', 'imag', got 'left'"),
+        (lambda: initializers.STFT(window="han"), "STFT: window must be one of .* got 'han'"),
+        (lambda: initializers.STFT()((4, 3)), r"STFT: expected a shape .* got \(4, 3\)"),
+        (lambda: initializers.STFT(window=[1, 2])((3, 1, 2)), r"expected a window of shape \(3,\), got \(2,\)"),
     ],
 )
 def test_nonsense_is_refused(call, message):

@@ -14,6 +14,7 @@ from dlgpu.layers.convolution import (
 from dlgpu.layers.dense import Dense
 from dlgpu.layers.dropout import Dropout, GaussianDropout, GaussianNoise, SpatialDropout1D, SpatialDropout2D
 from dlgpu.layers.embedding import Embedding
+from dlgpu.layers.input import Input
 from dlgpu.layers.masking import Masking
 from dlgpu.layers.merging import Add, Average, Concatenate, Dot, Maximum, Minimum, Multiply, Subtract
 from dlgpu.layers.normalization import BatchNormalization, LayerNormalization

@@ -1,6 +1,7 @@
 """Models: layers put together, trained, saved and loaded."""
 
-from dlgpu.models.functional import Functional, Input
+from dlgpu.layers.input import Input
+from dlgpu.models.functional import Functional
 from dlgpu.models.model import Model
 from dlgpu.models.saving import load_model, save_model
 from dlgpu.models.sequential import Sequential

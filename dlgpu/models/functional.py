@@ -4,21 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from dlgpu.data.structure import leaves, map_shapes, map_structure
-from dlgpu.layers.base import Layer, unique_name
+from dlgpu.layers.base import Layer
+from dlgpu.layers.input import Input
 from dlgpu.layers.symbol import Call, Symbol
 from dlgpu.models.model import Model
 from dlgpu.saving.configurable import deserialize, serialize
-
-
-def Input(shape: tuple, dtype: str = "float32", name: str | None = None) -> Symbol:
-    """A symbol for the input of a model.
-
-    Args:
-        shape: of one sample, without the batch; None where a length is not fixed.
-        dtype: "int32" for what an Embedding reads.
-        name: by which a dictionary of arrays may give it.
-    """
-    return Symbol((None, *shape), dtype, name=name or unique_name("input"))
 
 
 class Functional(Model):

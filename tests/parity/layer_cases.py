@@ -74,7 +74,7 @@ def build(library, name):
         inner, inner_arguments = arguments["layer"]
         arguments = arguments | {"layer": getattr(layers, inner)(**inner_arguments)}
     layer = getattr(layers, name)(**arguments)
-    inputs = library.models.Input(shape) if library.__name__ == "dlgpu" else library.Input(shape)
+    inputs = library.Input(shape)
     if name == "Embedding":
         hidden = layer(inputs)
     elif name == "Masking":

@@ -12,7 +12,7 @@ def sequential(library):
     layers = library.layers
     return library.models.Sequential(
         [
-            library.models.Sequential([keras_or_ours(library, (6, 6, 1)), layers.Conv2D(3, 2), layers.PReLU()]),
+            library.models.Sequential([library.Input((6, 6, 1)), layers.Conv2D(3, 2), layers.PReLU()]),
             layers.BatchNormalization(),
             layers.SeparableConv2D(4, 2, depth_multiplier=2),
             layers.Flatten(),
@@ -27,7 +27,7 @@ def sequential(library):
 
 def recurrent(library):
     layers = library.layers
-    x = keras_or_ours(library, (4,), "int32")
+    x = library.Input((4,), dtype="int32")
     h = layers.Embedding(9, 4, mask_zero=True)(x)
     h = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(h)
     h = layers.TimeDistributed(layers.Dense(2))(h)
@@ -38,7 +38,7 @@ def recurrent(library):
 def branches(library):
     """Layers are made and joined in orders of their own; one is shared at different depths."""
     layers = library.layers
-    a, b = keras_or_ours(library, (4,)), keras_or_ours(library, (4,))
+    a, b = library.Input((4,)), library.Input((4,))
     shared, last, first = layers.Dense(4), layers.Dense(4, use_bias=False), layers.Dense(4, activation="tanh")
     early = shared(a)
     late = shared(first(last(layers.Dense(4, activation="relu")(b))))
@@ -50,16 +50,12 @@ def branches(library):
 def ladder(library):
     """A shared layer right before one output, and far from the other: what it needs comes before it in both."""
     layers = library.layers
-    x = keras_or_ours(library, (4,))
+    x = library.Input((4,))
     shared, first = layers.Dense(4), layers.Dense(4, use_bias=False)
     far = shared(x)
     for units in (5, 6, 3):
         far = layers.Dense(units, activation="tanh")(far)
     return library.models.Model(x, [shared(first(x)), far])
-
-
-def keras_or_ours(library, shape, dtype="float32"):
-    return (library.Input if library is keras else library.models.Input)(shape, dtype=dtype)
 
 
 EVERY = pytest.mark.parametrize("build", [sequential, recurrent, branches, ladder])
