@@ -7,6 +7,7 @@ import pytest
 
 from dlgpu import regularizers
 from dlgpu.layers import Dense
+from dlgpu.models import Sequential
 from dlgpu.regularizers import L1, L1L2, L2, OrthogonalRegularizer
 from dlgpu.saving.configurable import deserialize, serialize
 from dlgpu.tensor import Tensor
@@ -53,6 +54,19 @@ def test_a_layer_adds_its_penalties_to_the_loss():
     layer = Dense(3, kernel_initializer="ones", kernel_regularizer="l2", bias_regularizer=lambda w: w.sum() + 5)
     layer(np.ones((1, 2), np.float32))
     assert [float(loss) for loss in layer.losses] == pytest.approx([0.06, 5.0])
+
+
+def test_a_layer_adds_the_penalty_of_its_outputs_to_the_loss_for_each_sample(rng):
+    x, y = rng.normal(size=(10, 3)).astype(np.float32), np.zeros((10, 4), np.float32)
+    model = Sequential([Dense(4, input_shape=(3,), activity_regularizer=regularizers.l1(0.5))])
+    model.compile("sgd", "mse")
+    output = model.predict(x, verbose=0)
+    expected = np.square(output).mean() + 0.5 * np.abs(output).sum() / 10
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(expected, rel=1e-5)
+    again = deserialize(serialize(model)).layers[0].activity_regularizer
+    assert again.l1 == 0.5
+    loss = model.train_on_batch(x, y)
+    assert model.evaluate(x, y, verbose=0) < loss
 
 
 @pytest.mark.parametrize(

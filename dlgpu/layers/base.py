@@ -11,7 +11,7 @@ import numpy as np
 
 from dlgpu import initializers
 from dlgpu.backend.devices import current_device
-from dlgpu.data.structure import map_shapes, map_structure
+from dlgpu.data.structure import leaves, map_shapes, map_structure
 from dlgpu.layers.symbol import Call, is_symbolic
 from dlgpu.ops.elementwise import astype
 from dlgpu.parameters import Parameter
@@ -26,6 +26,7 @@ _given_names: set[str] = set()  # those of loaded layers among them, so that new
 class _CallState(threading.local):
     training = False
     trial = False
+    penalties: "list[Tensor] | None" = None
 
 
 _state = _CallState()
@@ -49,6 +50,8 @@ class Layer(Configurable):
         dtype: of the weights and of the computation.
         input_shape: of one sample, without the batch, for the first layer of a Sequential.
         input_dim: short for input_shape=(input_dim,).
+        activity_regularizer: a name or a Regularizer; its value at the output, divided by the length of the batch, is
+            added to the loss.
     """
 
     autocast = True  # convert inputs to the layer's dtype
@@ -62,6 +65,7 @@ class Layer(Configurable):
         dtype: str = "float32",
         input_shape: tuple | None = None,
         input_dim: int | None = None,
+        activity_regularizer: Any = None,
     ):
         if input_dim is not None and input_shape is None:
             input_shape = (input_dim,)
@@ -69,6 +73,7 @@ class Layer(Configurable):
         _given_names.add(self.name)
         self.dtype = np.dtype(dtype)
         self.input_shape = None if input_shape is None else tuple(input_shape)
+        self.activity_regularizer = Regularizer.get(activity_regularizer)
         self.built = False
         self._trainable = trainable
         self._weights: list[Parameter] = []
@@ -145,6 +150,16 @@ class Layer(Configurable):
         finally:
             _state.trial = before
 
+    @staticmethod
+    @contextmanager
+    def penalties() -> "Iterator[list[Tensor]]":
+        """Inside the `with`, the list is filled by the activity regularizers of the layers that are called."""
+        before, _state.penalties = _state.penalties, []
+        try:
+            yield _state.penalties
+        finally:
+            _state.penalties = before
+
     @property
     def on_trial(self) -> bool:
         """Whether this call is only a look at shapes and errors."""
@@ -166,6 +181,8 @@ class Layer(Configurable):
         else:
             kwargs.pop("mask", None)
         outputs = self.call(inputs, **kwargs)
+        if self.activity_regularizer is not None and _state.penalties is not None and not _state.trial:
+            _state.penalties += [self.activity_regularizer(o) / len(o) for o in leaves(outputs)]
         if mask is not None or self.supports_masking:  # Embedding and Masking make one
             self._hand_on(outputs, self.compute_mask(inputs, mask))
         return outputs

@@ -42,8 +42,7 @@ class Step:
     def train(self, batch: Batch) -> None:
         """Forward, loss, backward and update; the loss and metrics join the epoch's sums."""
         x, y, sample_weight = self.place(batch)
-        outputs = self.model(x, training=True)
-        loss = self._loss(y, outputs, sample_weight)
+        outputs, loss = self._forward(x, y, sample_weight, training=True)
         if not loss.requires_grad:
             raise ValueError("the loss does not depend on any trainable weight: is every layer frozen?")
         scaled = self.optimizer.scale_loss(loss)
@@ -56,8 +55,8 @@ class Step:
         """Forward and loss; they join the sums."""
         with no_grad():
             x, y, sample_weight = self.place(batch)
-            outputs = self.model(x, training=False)
-            self._count(batch, y, outputs, sample_weight, self._loss(y, outputs, sample_weight))
+            outputs, loss = self._forward(x, y, sample_weight, training=False)
+            self._count(batch, y, outputs, sample_weight, loss)
 
     def predict(self, batch: Batch) -> Any:
         """The outputs on a batch, as NumPy arrays."""
@@ -97,11 +96,13 @@ class Step:
             raise ValueError(f"{what}: the model has {count} outputs, expected a list of as many arrays, got one")
         return [given]
 
-    def _loss(self, y: list, outputs: Any, sample_weight: list) -> Tensor:
+    def _forward(self, x: Any, y: list, sample_weight: list, training: bool) -> tuple[Any, Tensor]:
+        with self.model.penalties() as penalties:
+            outputs = self.model(x, training=training)
         loss = self.objective.loss(y, leaves(outputs), sample_weight)
-        for weight in self.penalized:
-            loss = loss + weight.regularizer(weight)
-        return loss
+        for penalty in (*penalties, *(weight.regularizer(weight) for weight in self.penalized)):
+            loss = loss + penalty
+        return outputs, loss
 
     def _count(self, batch: Batch, y: list, outputs: Any, sample_weight: list, loss: Tensor) -> None:
         with no_grad():

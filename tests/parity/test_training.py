@@ -109,3 +109,23 @@ def test_means_of_weights_accumulated_gradients_and_scaled_losses_in_fit(rng):
         model.fit(x, y, batch_size=BATCH, epochs=1, shuffle=False, verbose=0)
     for mine, other in zip(*(model.get_weights() for model in models), strict=True):
         assert np.abs(mine - other).max() <= 1e-3 * np.abs(other).max()
+
+
+def test_penalties_of_outputs_and_weights_in_fit(rng):
+    x, y = rng.normal(size=(90, 6, 4)).astype(np.float32), rng.normal(size=(90, 1)).astype(np.float32)
+
+    def build(library):
+        layers, l2 = library.layers, library.regularizers.L2(0.05)
+        recurrent = layers.LSTM(5, return_sequences=True, activity_regularizer=l2)
+        dense = layers.Dense(3, activation="relu", activity_regularizer="l1", kernel_regularizer="l2")
+        model = library.Sequential([library.Input((6, 4)), recurrent, dense, layers.Flatten(), layers.Dense(1)])
+        model.compile("sgd", "mse")
+        return model
+
+    ours, theirs = build(dlgpu), build(keras)
+    theirs.set_weights(ours.get_weights())
+    losses = [m.fit(x, y, batch_size=20, epochs=4, shuffle=False, verbose=0).history["loss"] for m in (ours, theirs)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert ours.evaluate(x, y, verbose=0) == pytest.approx(theirs.evaluate(x, y, verbose=0), rel=1e-5)
+    for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        assert np.abs(mine - other).max() <= 1e-4 * np.abs(other).max()
