@@ -81,8 +81,8 @@ class ArrayData:
 class StreamData:
     """Batches made by the user: a generator, an iterable, or an object with `__getitem__` and `__len__`.
 
-    Each item is x, (x, y) or (x, y, sample_weight), already a batch. A generator goes on where it stopped; other
-    iterables begin anew at each pass.
+    Each item is x, (x, y) or (x, y, sample_weight), already a batch; a list of these is as good as a tuple. A generator
+    goes on where it stopped; other iterables begin anew at each pass.
     """
 
     def __init__(self, source: Any):
@@ -94,7 +94,7 @@ class StreamData:
 
     def __iter__(self) -> Iterator[Batch]:
         for number, item in enumerate(self._items()):
-            fields = item if isinstance(item, tuple) else (item,)
+            fields = tuple(item) if isinstance(item, (tuple, list)) else (item,)
             if not 1 <= len(fields) <= 3:
                 raise ValueError(
                     f"batch {number} of the generator: expected x, (x, y) or (x, y, sample_weight), "

@@ -113,8 +113,11 @@ class Objective:
         """The loss and metrics so far, by name; a metric of several values as an array. Waits for the device."""
         found = {"loss": float(self.loss_sum) / self.samples if self.samples else 0.0}
         for name, group in zip(self.names, self._bound or []):
-            for metric, _ in group:
-                key = metric.name if len(self.names) == 1 else f"{name}_{metric.name}"
+            prefix = "" if len(self.names) == 1 else f"{name}_"
+            for metric, weighted in group:
+                key = prefix + metric.name
+                if weighted and key in found:
+                    key = f"{prefix}weighted_{metric.name}"
                 value = metric.result()
                 found[_unused(key, found)] = float(value) if value.size == 1 else value.numpy()
         return found

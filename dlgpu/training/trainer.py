@@ -8,7 +8,7 @@ import numpy as np
 
 from dlgpu import optimizers
 from dlgpu.backend.devices import Device, current_device
-from dlgpu.data import ArrayData, StreamData, as_data, leaves
+from dlgpu.data import ArrayData, Batch, StreamData, as_data, leaves
 from dlgpu.training.callbacks import Callback, CallbackList, History
 from dlgpu.training.epochs import Epochs, first_batch, length, with_class_weight
 from dlgpu.training.interrupt import deferred_interrupt
@@ -199,6 +199,7 @@ class Trainer:
         number, logs = -1, Results(step.objective)
         for number, batch in enumerate(batches):
             run.call("on_train_batch_begin", number, {})
+            self._check_first(batches.data, number, batch, step)
             step.train(batch)
             run.call("on_train_batch_end", number, logs)
             if stop():
@@ -219,6 +220,11 @@ class Trainer:
         if isinstance(data, ArrayData):
             labels = step.for_outputs(data.y, "y")
             step.objective.check_labels(labels, [(data.samples, *o.shape[1:]) for o in leaves(outputs)])
+
+    def _check_first(self, data: ArrayData | StreamData, number: int, batch: Batch, step: Step) -> None:
+        """A look at the first batch of each pass through a stream, of which nothing is known before it comes."""
+        if number == 0 and isinstance(data, StreamData):
+            self._check(ArrayData(*batch), step)
 
     def evaluate(
         self,
@@ -253,6 +259,7 @@ class Trainer:
             logs = Results(step.objective)
             for number, batch in enumerate(islice(data, steps)):
                 run.call("on_test_batch_begin", number, {})
+                self._check_first(data, number, batch, step)
                 step.evaluate(batch)
                 run.call("on_test_batch_end", number, logs)
             results = step.objective.results()

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -166,6 +166,8 @@ def test_generators_train_as_arrays_do(separable):
     a = one.fit(x, y, shuffle=False, epochs=3, verbose=0)
     b = other.fit(endless(), steps_per_epoch=3, epochs=3, verbose=0)
     assert a.history == b.history
+    lists = [list(batch) for batch in islice(endless(), 3)]  # as PyTorch's DataLoader gives them
+    assert one.evaluate(x, y, verbose=0) == one.evaluate((batch for batch in lists), verbose=0)
 
 
 def test_a_generator_that_ends_too_soon_is_an_error(separable):
@@ -445,3 +447,28 @@ def test_the_loss_of_many_samples_is_summed_without_loss():
     objective.loss_sum, objective.samples = 2.0**24, 2**24
     model._step.evaluate(Batch(np.zeros((1, 1), "float32"), np.ones((1, 1), "float32")))
     assert float(objective.loss_sum) == 2**24 + 1
+
+
+def test_a_metric_asked_for_with_and_without_weights_has_two_names(separable):
+    x, y = separable
+    model = classifier(metrics=["accuracy"], weighted_metrics=["accuracy", "mae"])
+    found = model.evaluate(x, y, sample_weight=y[:, 0], verbose=0, return_dict=True)
+    assert list(found) == ["loss", "accuracy", "weighted_accuracy", "mae"]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.ones((8, 4)), np.full((8, 1), 7), "labels from 0 to 1; row 0 holds 7"),
+        (np.ones((8, 4)), np.ones((8, 2)), r"labels of shape \(batch, 1\)"),
+        (np.full((8, 4), np.nan), np.ones((8, 1)), "x: row 0 holds NaN"),
+    ],
+)
+def test_a_generators_first_batch_is_looked_at_before_anything_changes(x, y, message):
+    model = classifier()
+    before = model.get_weights()
+    for run in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=message):
+            run(iter([(x, y)]), verbose=0)
+    for a, b in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(a, b)
