@@ -41,6 +41,8 @@ class Step:
 
     def train(self, batch: Batch) -> None:
         """Forward, loss, backward and update; the loss and metrics join the epoch's sums."""
+        if not all(flat.in_place() for flat in self.flats):  # another model has trained a shared layer since
+            self.begin_training()
         x, y, sample_weight = self.place(batch)
         outputs, loss = self._forward(x, y, sample_weight, training=True)
         if not loss.requires_grad:

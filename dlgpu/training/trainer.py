@@ -195,6 +195,7 @@ class Trainer:
         return history
 
     def _run_epoch(self, batches: Epochs, step: Step, run: CallbackList, stop: Callable[[], bool]) -> None:
+        step.begin_training()  # a callback may have frozen or thawed layers
         step.objective.reset()
         number, logs = -1, Results(step.objective)
         for number, batch in enumerate(batches):

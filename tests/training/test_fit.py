@@ -2,7 +2,7 @@
 
 import os
 import signal
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 
 import numpy as np
 import pytest
@@ -472,3 +472,39 @@ def test_a_generators_first_batch_is_looked_at_before_anything_changes(x, y, mes
             run(iter([(x, y)]), verbose=0)
     for a, b in zip(before, model.get_weights()):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("hook", ["on_epoch_begin", "on_train_batch_begin"])
+def test_a_model_trains_on_when_a_callback_has_trained_a_layer_that_it_shares(hook, separable):
+    x, y = separable
+    shared = Dense(3, input_shape=(4,))
+    one, other = Sequential([shared, Dense(1)]), Sequential([shared, Dense(1)])
+    for model in (one, other):
+        model.compile(SGD(0.1), "mse")
+
+    class Inner(Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            assert not np.array_equal(shared.kernel.numpy(), self.before)
+
+    inner = Inner()
+
+    def train_other(number, logs):
+        other.train_on_batch(x[:8], y[:8])
+        inner.before = shared.kernel.numpy().copy()
+
+    one.fit(x, y, batch_size=96, epochs=2, verbose=0, callbacks=[LambdaCallback(**{hook: train_other}), inner])
+
+
+def test_layers_that_a_callback_freezes_or_thaws_between_epochs_stay_or_move(separable):
+    x, y = separable
+    model = Sequential([Dense(3, input_shape=(4,)), Dense(1)])
+    model.compile(SGD(0.1, momentum=0.9), "mse")
+    seen = []
+
+    def turn(epoch, logs):
+        seen.append(model.layers[0].kernel.numpy().copy())
+        model.layers[0].trainable = epoch != 1
+
+    model.fit(x, y, epochs=3, verbose=0, callbacks=[LambdaCallback(on_epoch_begin=turn)])
+    seen.append(model.layers[0].kernel.numpy())
+    assert [np.array_equal(a, b) for a, b in pairwise(seen)] == [False, True, False]
