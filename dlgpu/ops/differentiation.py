@@ -10,8 +10,9 @@ import numpy as np
 
 from dlgpu import autograd
 from dlgpu.backend.dispatch import array_namespace
+from dlgpu.data.structure import map_structure
 from dlgpu.ops.elementwise import astype
-from dlgpu.tensor import Tensor, as_tensor, record, wrap
+from dlgpu.tensor import Leaf, Tensor, as_tensor, record, wrap
 
 _differentiating: ContextVar[bool] = ContextVar("dlgpu_differentiating", default=False)
 
@@ -20,15 +21,17 @@ def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0, create_
     """A function that returns `function`'s value and its gradient with respect to some of its arguments.
 
     `function` returns one Tensor of one element. Calls nest: inside another `grad` the gradient can itself be
-    differentiated, with nothing said.
+    differentiated, with nothing said. With respect to the weights of a model, which need not be used as arguments:
+
+        loss, gradients = value_and_grad(lambda weights: loss_of(y, model(x)))(model.trainable_weights)
 
     Args:
-        function: a function of Tensors (arrays and numbers are converted).
+        function: a function of Tensors, or of lists of them (arrays and numbers are converted).
         argnums: the position of the argument to differentiate by, or several.
         create_graph: record the gradient's own computation, to differentiate it later with `backward`.
     Returns:
-        function(*args, **kwargs) -> (value, gradient), the gradient a Tensor of the argument's shape, or a tuple of
-        them for several argnums; zeros where the value does not depend on the argument.
+        function(*args, **kwargs) -> (value, gradient), the gradient a Tensor of the argument's shape (a list of them
+        for a list), or a tuple for several argnums; zeros where the value does not depend on the argument.
     """
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
@@ -37,8 +40,10 @@ def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0, create_
         again = create_graph or _differentiating.get()
         inputs = list(args)
         with autograd.set_recording(True):
+            wanted: list[Tensor] = []
             for i in positions:
-                inputs[i] = fresh(inputs[i])
+                several = isinstance(inputs[i], (list, tuple)) and any(hasattr(v, "dtype") for v in inputs[i])
+                inputs[i] = [_variable(v, wanted) for v in inputs[i]] if several else _variable(inputs[i], wanted)
             token = _differentiating.set(True)
             try:
                 value = function(*inputs, **kwargs)
@@ -47,9 +52,13 @@ def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0, create_
         if not isinstance(value, Tensor) or value.size != 1:
             got = f"shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"grad needs a function that returns a Tensor of one element; it returned {got}")
-        wanted = [inputs[i] for i in positions]
-        found = pull_back([value], [None], wanted, again)
-        grads = tuple(zeros_like(t) if g is None else g for g, t in zip(found, wanted))
+        found = iter(pull_back([value], [None], wanted, again))
+
+        def gradient(variable: Tensor) -> Tensor:
+            arrived = next(found)
+            return zeros_like(variable) if arrived is None else arrived
+
+        grads = tuple(map_structure(gradient, inputs[i]) for i in positions)
         return (value if again else value.detach()), (grads[0] if isinstance(argnums, int) else grads)
 
     return differentiated
@@ -69,6 +78,14 @@ def grad(function: Callable, argnums: int | Sequence[int] = 0, create_graph: boo
 def zeros_like(x: Tensor) -> Tensor:
     """Zeros of the shape, dtype and device of x."""
     return wrap(array_namespace(x.array).zeros_like(x.array))
+
+
+def _variable(value: Any, taken: list[Tensor]) -> Tensor:
+    """What to differentiate by: a weight or another leaf itself, wherever it is used; else an alias of the value."""
+    is_leaf = isinstance(value, Tensor) and value.edge is not None and isinstance(value.edge[0], Leaf)
+    variable = value if is_leaf and all(value is not t for t in taken) else fresh(value)
+    taken.append(variable)
+    return variable
 
 
 def fresh(value: Any) -> Tensor:

@@ -303,3 +303,29 @@ def test_a_long_chain_is_freed_without_recursion():
     total.backward()
     del total
     assert x.grad.item() == 1
+
+
+def test_gradients_by_weights_reach_those_that_the_function_closes_over(rng):
+    weight = Tensor(rng.standard_normal((3, 2)), requires_grad=True)
+    bias = Tensor(rng.standard_normal(2), requires_grad=True)
+    x = rng.standard_normal((5, 3))
+
+    def loss(*unused):
+        return ((x @ weight + bias) ** 2).sum()
+
+    expected = ops.grad(lambda w, b: ((x @ w + b) ** 2).sum(), (0, 1))(weight.array, bias.array)
+    for found in (ops.grad(loss)([weight, bias]), ops.grad(loss, (0, 1))(weight, bias)):
+        for a, b in zip(found, expected):
+            np.testing.assert_allclose(a, b)
+    assert weight.grad is None
+
+
+def test_one_weight_given_twice_is_two_arguments():
+    weight = Tensor(np.array([2.0, 3.0]), requires_grad=True)
+    first, second = ops.grad(lambda a, b: (a * a * b).sum(), (0, 1))(weight, weight)
+    np.testing.assert_array_equal(first, [8, 18])
+    np.testing.assert_array_equal(second, [4, 9])
+
+
+def test_a_list_of_numbers_is_one_array():
+    np.testing.assert_array_equal(ops.grad(lambda x: (x * x).sum())([1.0, 2.0]), [2, 4])
