@@ -12,7 +12,8 @@ class Callback:
 
     Attributes:
         model: the model that is run.
-        params: a dictionary with "steps", batches in an epoch (None where unknown), and "epochs" and "initial_epoch".
+        params: a dictionary with "steps", batches in an epoch (None where unknown); of fit also "epochs",
+            "initial_epoch", and "validation", whether there are validation data.
     """
 
     model: Any = None
@@ -178,7 +179,10 @@ class CSVLogger(Callback):
         row = {"epoch": epoch, **(logs or {})}
         assert self._file is not None
         first = self._columns is None
-        self._columns = self._columns or list(row)
+        if self._columns is None:
+            self._columns = list(row)
+            if self.params["validation"] and not any(name.startswith("val_") for name in row):  # not in every epoch
+                self._columns += [f"val_{name}" for name in logs or {}]
         writer = csv.DictWriter(self._file, self._columns, delimiter=self.separator, extrasaction="ignore")
         if first and self._file.tell() == 0:
             writer.writeheader()

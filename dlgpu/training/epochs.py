@@ -58,7 +58,7 @@ def length(data: Any, steps: int | None = None) -> int | None:
 def first_batch(data: ArrayData | StreamData) -> Batch:
     """The first batch; a generator keeps it for the run."""
     if isinstance(data, ArrayData):
-        return data.take(slice(0, 1))
+        return data.take(slice(0, data.batch_size))
     if data.once:
         head = list(islice(data.source, 1))
         data.source = chain(head, data.source)

@@ -23,10 +23,13 @@ class Monitor(Callback):
         self.min_delta = abs(min_delta)
         self.best: float | None = None
 
-    def value(self, logs: Mapping | None) -> float:
-        """The watched value; the error names what could be watched instead."""
+    def value(self, logs: Mapping | None) -> float | None:
+        """The watched value, None in an epoch without validation; the error names what could be watched instead."""
         logs = logs or {}
         if self.monitor not in logs:
+            validated = any(name.startswith("val_") for name in logs)
+            if self.monitor.startswith("val_") and self.params["validation"] and not validated:
+                return None
             raise ValueError(
                 f"{type(self).__name__}: there is no {self.monitor!r} to monitor; there is {', '.join(logs)}"
                 + (" (val_ names need validation data)" if self.monitor.startswith("val_") else "")
@@ -76,6 +79,8 @@ class EarlyStopping(Monitor):
         if epoch < self.start_from_epoch:
             return
         value = self.value(logs)
+        if value is None:
+            return
         better = self.better(value)
         if better or (self.restore_best_weights and self.best_weights is None):
             self.best_epoch = epoch
@@ -135,6 +140,8 @@ class ReduceLROnPlateau(Monitor):
         if isinstance(logs, dict):
             logs["learning_rate"] = float(optimizer.learning_rate)
         value = self.value(logs)
+        if value is None:
+            return
         if self.resting > 0:
             self.resting, self.wait = self.resting - 1, 0
         if self.better(value):
@@ -182,7 +189,7 @@ class ModelCheckpoint(Monitor):
     def on_epoch_end(self, epoch: int, logs: Mapping | None = None) -> None:
         if self.save_best_only:
             value = self.value(logs)
-            if not self.better(value):
+            if value is None or not self.better(value):
                 return
             self.best = value
         path = self.filepath.format(epoch=epoch + 1, **(logs or {}))

@@ -167,6 +167,7 @@ class Trainer:
             epochs=epochs,
             initial_epoch=initial_epoch,
             steps=batches.steps,
+            validation=validation_data is not None,
         )
         self.stop_training, self.history = False, history
         with step.objective.run(), deferred_interrupt() as interrupt:
@@ -174,10 +175,9 @@ class Trainer:
                 run.call("on_train_begin", {})
                 for epoch in range(initial_epoch, epochs):
                     run.call("on_epoch_begin", epoch, {})
-                    self._run_epoch(batches, step, run, lambda: self.stop_training or interrupt.pressed)
+                    logs = self._run_epoch(batches, step, run, lambda: self.stop_training or interrupt.pressed)
                     if interrupt.pressed:
                         break
-                    logs = step.objective.results()
                     if validation_data is not None and (epoch + 1) % validation_freq == 0:
                         logs |= {
                             f"val_{k}": v for k, v in self._evaluate(validation_data, validation_steps, run).items()
@@ -194,22 +194,41 @@ class Trainer:
             print(f"Interrupted in epoch {epoch + 1}; the model is as it was after the last finished step.")
         return history
 
-    def _run_epoch(self, batches: Epochs, step: Step, run: CallbackList, stop: Callable[[], bool]) -> None:
+    def _run_epoch(self, batches: Epochs, step: Step, run: CallbackList, stop: Callable[[], bool]) -> dict:
         step.begin_training()  # a callback may have frozen or thawed layers
         step.objective.reset()
-        number, logs = -1, Results(step.objective)
+        logs: Any = None
         for number, batch in enumerate(batches):
             run.call("on_train_batch_begin", number, {})
             self._check_first(batches.data, number, batch, step)
-            step.train(batch)
+            logs = self.train_step(batch)
             run.call("on_train_batch_end", number, logs)
             if stop():
                 break
-        if number < 0:
+        if logs is None:
             raise ValueError("x: the generator gave no batch; it may have ended in an earlier epoch")
+        return _read(logs)
+
+    def train_step(self, data: Batch) -> Mapping:
+        """Train on one batch. A subclass may do it in a way of its own.
+
+        Args:
+            data: (x, y, sample_weight), the last two perhaps None.
+        Returns:
+            the values to report, by name; those of the last step of an epoch stand for it.
+        """
+        step = self._require_compiled()
+        step.train(data)
+        return Results(step.objective)
+
+    def test_step(self, data: Batch) -> Mapping:
+        """Evaluate one batch; see `train_step`."""
+        step = self._require_compiled()
+        step.evaluate(data)
+        return Results(step.objective)
 
     def _check(self, data: ArrayData | StreamData, step: Step) -> None:
-        """One look at all data before the run; the first sample builds the model and shows the outputs' shapes."""
+        """One look at all data before the run; the first batch builds the model and shows the outputs' shapes."""
         if isinstance(data, ArrayData):
             data.check_finite()
         elif self.built:  # type: ignore[attr-defined]
@@ -257,13 +276,13 @@ class Trainer:
         with step.objective.run():
             step.objective.reset()
             run.call("on_test_begin", {})
-            logs = Results(step.objective)
+            logs: Mapping = Results(step.objective)
             for number, batch in enumerate(islice(data, steps)):
                 run.call("on_test_batch_begin", number, {})
                 self._check_first(data, number, batch, step)
-                step.evaluate(batch)
+                logs = self.test_step(batch)
                 run.call("on_test_batch_end", number, logs)
-            results = step.objective.results()
+            results = _read(logs)
             run.call("on_test_end", results)
         return results
 
@@ -336,3 +355,8 @@ class Trainer:
         if self._step is None:
             raise ValueError(f"{type(self).__name__}: call compile(optimizer=..., loss=...) first")
         return self._step
+
+
+def _read(logs: Mapping) -> dict[str, Any]:
+    """The values that a step reports, as numbers of the host."""
+    return {name: float(v) if getattr(v, "size", 1) == 1 else np.asarray(v) for name, v in logs.items()}

@@ -133,3 +133,20 @@ def test_what_is_not_a_callback_is_refused(fit):
         fit(print)
     with pytest.raises(TypeError, match="unknown hook 'on_epoch'"):
         LambdaCallback(on_epoch=print)
+
+
+def test_epochs_without_validation_are_not_watched_and_leave_gaps_in_the_csv(model, rng, tmp_path):
+    x, y = rng.standard_normal((8, 2)), rng.standard_normal((8, 1))
+    stopping = EarlyStopping(patience=1, min_delta=1e9)
+    history = model.fit(
+        x,
+        y,
+        epochs=9,
+        verbose=0,
+        validation_data=(x, y),
+        validation_freq=2,
+        callbacks=[CSVLogger(tmp_path / "log.csv"), stopping, ReduceLROnPlateau()],
+    )
+    assert history.epoch == [0, 1, 2, 3]  # watched after the second epoch and the fourth
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [bool(row["val_loss"]) for row in rows] == [False, True, False, True]

@@ -264,7 +264,7 @@ def test_an_error_in_a_callback_still_ends_the_run(separable):
             np.zeros((8, 5)),
             np.zeros(8),
             ValueError,
-            r"Dense 'narrow': expected inputs of shape \(batch, 4\), got \(1, 5\)",
+            r"Dense 'narrow': expected inputs of shape \(batch, 4\), got \(8, 5\)",
         ),
         (np.zeros((8, 4)), np.zeros(9), ValueError, "x has 8 samples, but y has 9"),
         (np.zeros((0, 4)), np.zeros(0), ValueError, "x is empty"),
@@ -508,3 +508,33 @@ def test_layers_that_a_callback_freezes_or_thaws_between_epochs_stay_or_move(sep
     model.fit(x, y, epochs=3, verbose=0, callbacks=[LambdaCallback(on_epoch_begin=turn)])
     seen.append(model.layers[0].kernel.numpy())
     assert [np.array_equal(a, b) for a, b in pairwise(seen)] == [False, True, False]
+
+
+def test_a_model_with_steps_of_its_own_is_trained_and_evaluated_by_them(separable):
+    class Mine(Model):
+        def __init__(self):
+            super().__init__()
+            self.head = Dense(1, activation="sigmoid")
+
+        def call(self, inputs):
+            return self.head(inputs)
+
+        def train_step(self, data):
+            x, y, _ = data
+            loss, gradients = dlgpu.value_and_grad(lambda weights: ((self(x, training=True) - y) ** 2).mean())(
+                self.trainable_weights
+            )
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
+            return {"mine": loss}
+
+        def test_step(self, data):
+            return {"mine": 5.0}
+
+    model = Mine()
+    model.compile(SGD(1.0))
+    history = model.fit(*separable, epochs=5, verbose=0, validation_data=separable)
+    assert set(history.history) == {"mine", "val_mine"}
+    assert history.history["mine"][-1] < history.history["mine"][0]
+    assert history.history["val_mine"] == [5.0] * 5
+    assert model.optimizer.iterations == 15
+    assert model.evaluate(*separable, verbose=0) == 5.0
