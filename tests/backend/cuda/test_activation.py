@@ -24,7 +24,8 @@ def test_each_activation_at_the_edges_of_the_range(name, rng):
     agree("bias_activation", x, None, name)
     ulps = 100 if name == "exponential" else 8  # exp multiplies the rounding of x + bias by up to 88
     agree("bias_activation", x, rng.standard_normal(33).astype("f"), name, ulps=ulps)
-    saved = x if name in FROM_INPUT else bias_activation.reference(x, None, name)[0]
+    with np.errstate(over="ignore"):
+        saved = x if name in FROM_INPUT else bias_activation.reference(x, None, name)[0]
     agree("activation_backward", rng.standard_normal(x.shape).astype("f"), saved, name)
 
 
