@@ -3,4 +3,4 @@
 Importing it registers the kernels, for GPUs and for the emulator.
 """
 
-from dlgpu.backend.cuda import activation
+from dlgpu.backend.cuda import activation, convolution, softmax

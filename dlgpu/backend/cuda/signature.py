@@ -86,11 +86,13 @@ def converted(kernel: str, parameters: Sequence[Parameter], args: Sequence[Any],
 
 def _converted(kernel: str, parameter: Parameter, value: Any, dtype: Any) -> Any:
     where = f"{kernel}: argument {parameter.name!r}"
-    wanted = np.dtype(dtype).name if parameter.type == "T" and dtype is not None else C_TYPES.get(parameter.type)
+    wanted = C_TYPES.get(parameter.type)
+    if dtype is not None and parameter.type in ("T", "A"):  # as common.cuh has it, A is what T is computed in
+        wanted = np.dtype(dtype).name if parameter.type == "T" or dtype == "float64" else "float32"
     if parameter.pointer:
         if value is None:
             return None
-        if not hasattr(value, "dtype") or not hasattr(value, "flags"):
+        if not hasattr(value, "dtype") or not hasattr(value, "flags") or isinstance(value, np.generic):
             raise TypeError(f"{where}: expected an array of {wanted or parameter.type}, got {type(value).__name__}")
         if wanted is not None and value.dtype.name != wanted:
             raise TypeError(f"{where}: expected an array of {wanted}, got {value.dtype.name}")

@@ -43,6 +43,7 @@ def test_numbers_become_the_types_that_the_kernel_wants():
         ((X, Y, 5), TypeError, "scale: expected 4 arguments .*double factor.*, got 3"),
         ((X.astype("d"), Y, 5, 1), TypeError, "argument 'x': expected an array of float32, got float64"),
         ((X, 3.0, 5, 1), TypeError, "argument 'y': expected an array of float32, got float"),
+        ((np.float32(1), Y, 5, 1), TypeError, "argument 'x': expected an array of float32, got float32"),
         ((X[::2], Y, 5, 1), ValueError, "argument 'x': expected a contiguous array"),
         ((X, np.broadcast_to(np.float32(1), 1), 5, 1), ValueError, "argument 'y': the kernel may write to it"),
         ((X, Y, 5.5, 1), ValueError, "argument 'n': 5.5 is not a number of type int"),
