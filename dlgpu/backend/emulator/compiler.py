@@ -83,6 +83,7 @@ def library(source: str, filename: str, kernels: Sequence[str], defines: Sequenc
     """
     sanitizers = os.environ.get(SANITIZERS, "")
     flags = ["-std=c++17", "-O1" if sanitizers else "-O2", "-g", "-fPIC", "-shared", "-pthread", "-fno-strict-aliasing"]
+    flags += ["-fvisibility=hidden"]  # else libraries would share variables of one name: of float and double kernels
     flags += ["-Wno-unknown-pragmas", "-Wno-attributes", *(f"-D{d}" for d in defines)]
     if sanitizers:
         flags += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
