@@ -3,4 +3,4 @@
 Importing it registers the kernels, for GPUs and for the emulator.
 """
 
-from dlgpu.backend.cuda import activation, convolution, normalization, recurrent, softmax, update
+from dlgpu.backend.cuda import activation, convolution, embedding, normalization, recurrent, softmax, update

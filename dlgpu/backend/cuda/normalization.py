@@ -78,7 +78,7 @@ def _column_sums(grad, x, mean, variance, mask, epsilon, by_row):
 
 
 def _columns_geometry(rows, channels):
-    """Grid (tiles of columns, chunks of rows) and block (columns, rows); a thread gets some rows where there are many."""
+    """Grid (tiles of columns, chunks of rows) and block (columns, rows); a thread gets some rows if there are many."""
     width = min(32, 1 << max(0, channels - 1).bit_length())
     height = BLOCK // width
     tiles = -(-channels // width)
