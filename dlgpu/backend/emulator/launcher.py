@@ -1,6 +1,7 @@
 """Launches a compiled kernel on NumPy arrays."""
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,12 @@ import numpy as np
 from dlgpu.backend.emulator.compiler import KernelError
 
 MESSAGE_LENGTH = 2000
+
+
+@functools.cache
+def _array(kind: Any, length: int) -> Any:
+    """The type of C arrays, made once: a type is a reference cycle."""
+    return kind * length
 
 
 def launch(
@@ -25,17 +32,17 @@ def launch(
     Raises:
         KernelError: threads waited for others that did not come, or an assertion failed; names the kernel's line.
     """
-    values = []
+    values: list[Any] = []
     for a in args:
         if isinstance(a, np.ndarray):
             values.append(ctypes.c_void_p(a.ctypes.data))
         elif a is None:
             values.append(ctypes.c_void_p(None))
         else:
-            values.append(ctypes.create_string_buffer(a.tobytes(), a.nbytes))
-    pointers = (ctypes.c_void_p * max(1, len(values)))(*(ctypes.addressof(v) for v in values))
-    sizes = (ctypes.c_uint * 6)(*grid, *block)
-    message = ctypes.create_string_buffer(MESSAGE_LENGTH)
+            values.append(_array(ctypes.c_char, a.nbytes).from_buffer_copy(a.tobytes()))
+    pointers = _array(ctypes.c_void_p, max(1, len(values)))(*(ctypes.addressof(v) for v in values))
+    sizes = _array(ctypes.c_uint, 6)(*grid, *block)
+    message = _array(ctypes.c_char, MESSAGE_LENGTH)()
     if library.emulator_launch(
         kernel.encode(), sizes, ctypes.c_ulonglong(shared), pointers, message, ctypes.c_int(MESSAGE_LENGTH)
     ):

@@ -266,6 +266,7 @@ inline void prepare(Block& b, dim3 grid, dim3 dimensions, size_t shared) {
     b.threads = dimensions.x * dimensions.y * dimensions.z;
     b.error.clear();
     b.dynamic_shared.assign(shared, 0xff);  // NaN, so that reading it before writing it shows
+    b.fibers.reserve(1024);  // a fiber that waits knows its own address
     while ((int)b.fibers.size() < b.threads) {
         b.fibers.emplace_back();
         b.fibers.back().stack = (char*)mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -496,6 +497,10 @@ inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __frcp_rn(float x) { return 1 / x; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
 inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 inline double rsqrt(double x) { return 1 / sqrt(x); }
 inline float __int_as_float(int i) { return emulator_bits<float>(i); }
