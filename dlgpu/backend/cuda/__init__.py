@@ -3,4 +3,14 @@
 Importing it registers the kernels, for GPUs and for the emulator.
 """
 
-from dlgpu.backend.cuda import activation, convolution, embedding, normalization, recurrent, softmax, update
+from dlgpu.backend.cuda import (
+    activation,
+    convolution,
+    embedding,
+    normalization,
+    pooling,
+    random,
+    recurrent,
+    softmax,
+    update,
+)
