@@ -114,7 +114,6 @@ extern "C" __global__ void __launch_bounds__(1024) lstm_gradient(
         by_h[units + u] = by_h[2 * units + u] = by_h[3 * units + u] = 0;
         by_c[u] = A(grad_c[first + u]);
     }
-    __syncthreads();
     for (int t = time - 1; t >= 0; t--) {
         bool present = !mask || mask[row + t];
         const T* gate = gates + (row + t) * 4 * units;
@@ -209,7 +208,6 @@ extern "C" __global__ void __launch_bounds__(1024) gru_gradient(
         kept[u] = A(grad_h[first + u]);
         parts[u] = parts[units + u] = parts[2 * units + u] = 0;
     }
-    __syncthreads();
     for (int t = time - 1; t >= 0; t--) {
         bool present = !mask || mask[row + t];
         const T* gate = gates + (row + t) * 3 * units;
