@@ -18,6 +18,7 @@ from dlgpu import (
     testing,
 )
 from dlgpu.autograd import no_grad
+from dlgpu.backend.cuda.user import cuda_kernel
 from dlgpu.backend.devices import current_device, device, set_device
 from dlgpu.errors import DeviceError
 from dlgpu.models import Input, Model, Sequential

@@ -1,9 +1,10 @@
-"""Devices: "cpu", and "cuda", "cuda:1" (alias "gpu"), on which arrays live and kernels run."""
+"""Devices: "cpu", "cuda" and "cuda:1" (alias "gpu"), and "emulator", on which arrays live and kernels run."""
 
 import functools
 import importlib
 import importlib.util
 import os
+import sys
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import ModuleType
@@ -11,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from dlgpu.backend.dispatch import array_namespace
 from dlgpu.errors import DeviceError, unknown_name
 
 INSTALL_CUPY = "pip install 'dlgpu[cuda12]' or 'dlgpu[cuda13]', to match the version that nvidia-smi prints"
@@ -19,15 +19,23 @@ INSTALL_CUPY = "pip install 'dlgpu[cuda12]' or 'dlgpu[cuda13]', to match the ver
 
 @dataclass(frozen=True)
 class Device:
-    """A place for arrays; as a context manager, the current device inside the `with`."""
+    """A place for arrays; as a context manager, the current device inside the `with`.
+
+    On "emulator" arrays are NumPy's, and the CUDA kernels work on them while it is the current device.
+    """
 
     kind: str
     index: int = 0
 
     @property
+    def on_host(self) -> bool:
+        """Whether the arrays are NumPy's."""
+        return self.kind != "cuda"
+
+    @property
     def array_namespace(self) -> ModuleType:
         """The array library of this device: `numpy` or `cupy`."""
-        return np if self.kind == "cpu" else importlib.import_module("cupy")
+        return np if self.on_host else importlib.import_module("cupy")
 
     def asarray(self, value: Any, dtype: Any = None) -> Any:
         """`value` as an array on this device; no copy when it is one already.
@@ -36,14 +44,14 @@ class Device:
             value: an array of any device, or whatever `numpy.asarray` takes.
             dtype: the dtype to convert to; the value's own by default.
         """
-        if self.kind == "cpu":
+        if self.on_host:
             return np.asarray(to_host(value), dtype)
         with self.array_namespace.cuda.Device(self.index):
             return self.array_namespace.asarray(value, dtype)
 
     def empty(self, shape: Any, dtype: Any) -> Any:
         """A new array on this device, of undefined values."""
-        if self.kind == "cpu":
+        if self.on_host:
             return np.empty(shape, dtype)
         with self.array_namespace.cuda.Device(self.index):
             return self.array_namespace.empty(shape, dtype)
@@ -59,12 +67,14 @@ class Device:
         return f"{self.kind}:{self.index}" if self.index else self.kind
 
 
+CPU, EMULATOR = Device("cpu"), Device("emulator")
+
 _stack: ContextVar[tuple[Device, ...]] = ContextVar("dlgpu_devices", default=())
 _chosen: list[Device] = []
 
 
 def device(name: str | Device) -> Device:
-    """The device of that name: "cpu", "cuda", "cuda:1"; "gpu" means "cuda".
+    """The device of that name: "cpu", "cuda", "cuda:1" or "emulator"; "gpu" means "cuda".
 
     Raises:
         DeviceError: the name is unknown, or the device is not there; the message says what to install.
@@ -73,19 +83,25 @@ def device(name: str | Device) -> Device:
         return name
     kind, _, index = str(name).lower().partition(":")
     kind = {"gpu": "cuda"}.get(kind, kind)
-    if kind not in ("cpu", "cuda") or not (index or "0").isdecimal():
-        raise DeviceError(unknown_name("device", name, ["cpu", "cuda", "cuda:1", "gpu"]))
+    if kind not in ("cpu", "cuda", "emulator") or not (index or "0").isdecimal():
+        raise DeviceError(unknown_name("device", name, ["cpu", "cuda", "cuda:1", "gpu", "emulator"]))
     found = Device(kind, int(index or 0))
     problem = unavailable(found)
     if problem:
         raise DeviceError(f"Device {str(name)!r} is not available: {problem}")
+    if kind != "cpu":
+        importlib.import_module("dlgpu.backend.cuda.column")  # registers the kernels, which no CPU user waits for
     return found
 
 
 def unavailable(wanted: Device) -> str | None:
     """Why a device cannot be used here and what to do about it, or None if it can be."""
+    if wanted.on_host and wanted.index:
+        return f"there is one such device, {wanted.kind!r}."
     if wanted.kind == "cpu":
-        return "there is one CPU device, 'cpu'." if wanted.index else None
+        return None
+    if wanted.kind == "emulator":
+        return importlib.import_module("dlgpu.backend.emulator.compiler").problem()
     count, problem = cuda_devices()
     if problem:
         return problem
@@ -120,9 +136,18 @@ def current_device() -> Device:
     return _chosen[0]
 
 
+def array_namespace(array: Any) -> ModuleType:
+    """The library that an array belongs to: the module `numpy` or `cupy`."""
+    if isinstance(array, (np.ndarray, np.generic)):
+        return np
+    return sys.modules[type(array).__module__.partition(".")[0]]
+
+
 def device_of(array: Any) -> Device:
-    """The device on which an array lives."""
-    return Device("cpu") if array_namespace(array) is np else Device("cuda", array.device.id)
+    """The device on which an array lives; a NumPy array is the emulator's while that is the current device."""
+    if array_namespace(array) is np:
+        return EMULATOR if current_device() == EMULATOR else CPU
+    return Device("cuda", array.device.id)
 
 
 def to_host(value: Any) -> Any:

@@ -2,16 +2,16 @@
 
 Decorating the reference with `@kernel` makes the kernel; a column registers its own under it with
 `@reference.name.on("cuda")`. A call goes by where its first array lives; a device without an implementation of its
-own runs the reference on its arrays.
+own runs the reference on its arrays. A host array goes to the "cuda" column while the emulator is the current device.
 """
 
 import functools
-import sys
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+from dlgpu.backend.devices import EMULATOR, array_namespace, current_device
 
 registry: dict[str, "Kernel"] = {}
 
@@ -37,7 +37,7 @@ class Kernel:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.columns:
-            return self.columns.get(kind_of(args[0]), self.reference)(*args, **kwargs)
+            return self.columns.get(column_of(args[0]), self.reference)(*args, **kwargs)
         return self.reference(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -53,11 +53,11 @@ def kernel(reference: Callable) -> Kernel:
     return made
 
 
-def array_namespace(array: Any) -> ModuleType:
-    """The library that an array belongs to: the module `numpy` or `cupy`."""
-    if isinstance(array, (np.ndarray, np.generic)):
-        return np
-    return sys.modules[type(array).__module__.partition(".")[0]]
+def column_of(array: Any) -> str:
+    """The column that an array is computed by: "cuda" for CuPy's and, on the emulator, for NumPy's; else "cpu"."""
+    if array_namespace(array) is np:
+        return "cuda" if current_device() == EMULATOR else "cpu"
+    return "cuda"
 
 
 def is_floating(array: Any) -> bool:
@@ -68,8 +68,3 @@ def is_floating(array: Any) -> bool:
 def is_numeric(array: Any) -> bool:
     """Whether the dtype of an array or a Tensor is floating, an integer or boolean."""
     return array.dtype.kind in "fiub" or array.dtype.name == "bfloat16"
-
-
-def kind_of(array: Any) -> str:
-    """The kind of device that an array lives on: "cpu" or "cuda"."""
-    return "cpu" if array_namespace(array) is np else "cuda"

@@ -50,7 +50,7 @@ def test_names_and_aliases(two_gpus):
 
 @pytest.mark.parametrize("name", ["tpu", "", "cuda:one", "cuda:-1", None])
 def test_an_unknown_name_lists_the_known_ones(name):
-    with pytest.raises(DeviceError, match=r"Unknown device .* Known: cpu, cuda, cuda:1, gpu"):
+    with pytest.raises(DeviceError, match=r"Unknown device .* Known: cpu, cuda, cuda:1, emulator, gpu"):
         dlgpu.device(name)
     with pytest.raises(DeviceError, match="Did you mean 'cuda'"):
         dlgpu.device("cudda")

@@ -9,8 +9,9 @@ import types
 import numpy as np
 import pytest
 
+import dlgpu
 from dlgpu.backend import dispatch, reference
-from dlgpu.backend.dispatch import Kernel, array_namespace, kernel, kind_of
+from dlgpu.backend.dispatch import Kernel, array_namespace, kernel, column_of
 
 X = np.arange(3.0)
 
@@ -85,4 +86,12 @@ def test_the_namespace_of_an_array_is_its_library(elsewhere):
     library, array = elsewhere
     assert array_namespace(array) is library
     assert array_namespace(X) is array_namespace(X[0]) is np
-    assert (kind_of(array), kind_of(X)) == ("cuda", "cpu")
+    assert (column_of(array), column_of(X)) == ("cuda", "cpu")
+
+
+def test_the_emulator_takes_host_arrays_to_the_cuda_column(doubled):
+    doubled.on("cuda")(lambda x: "cuda")
+    with dlgpu.device("emulator"):
+        assert column_of(X) == "cuda"
+        assert doubled(X) == "cuda"
+    assert column_of(X) == "cpu"

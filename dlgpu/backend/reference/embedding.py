@@ -15,7 +15,7 @@ def gather(table, indices):
     Raises:
         ValueError: an index is out of range.
     """
-    _check(indices, len(table))
+    check(indices, len(table))
     return table.take(indices, axis=0)
 
 
@@ -35,7 +35,7 @@ def scatter_add(values, indices, rows):
         ValueError: an index is out of range.
     """
     xp = array_namespace(values)
-    _check(indices, rows)
+    check(indices, rows)
     output = xp.zeros((rows, values.shape[1]), values.dtype)
     if indices.size and values.size:
         order = xp.argsort(indices, kind="stable")
@@ -45,7 +45,8 @@ def scatter_add(values, indices, rows):
     return output
 
 
-def _check(indices, rows):
+def check(indices, rows):
+    """Raise a ValueError if an index lies outside [0, rows)."""
     if indices.size and not 0 <= indices.min() <= indices.max() < rows:
         raise ValueError(
             f"expected indices from 0 to {rows - 1}, got {indices.min()} to {indices.max()}" if rows else "no rows"

@@ -1,0 +1,35 @@
+"""Activations on CUDA: one thread an element, one pass over memory each way."""
+
+from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty_like
+from dlgpu.backend.cuda.source import source
+from dlgpu.backend.reference import activation as reference
+
+
+@reference.bias_activation.on("cuda")
+def bias_activation(x, bias, name, overwrite=False):
+    x = contiguous(x)
+    output = x if overwrite and x.flags.writeable else empty_like(x)
+    z = empty_like(x) if name in reference.FROM_INPUT else None
+    source("activation.cu").launch(
+        "bias_activation",
+        grid=blocks_for(x.size),
+        block=BLOCK,
+        args=(x, None if bias is None else contiguous(bias), output, z, x.size, max(1, x.shape[-1] if x.ndim else 1)),
+        dtype=x.dtype,
+        defines=(f"ACTIVATION={name}",),
+    )
+    return output, (output if z is None else z)
+
+
+@reference.activation_backward.on("cuda")
+def activation_backward(grad, saved, name):
+    grad_z = empty_like(grad)
+    source("activation.cu").launch(
+        "activation_backward",
+        grid=blocks_for(grad.size),
+        block=BLOCK,
+        args=(contiguous(grad), contiguous(saved), grad_z, grad.size),
+        dtype=grad.dtype,
+        defines=(f"ACTIVATION={name}",),
+    )
+    return grad_z

@@ -1,0 +1,142 @@
+"""Recurrent networks on CUDA: one block a sample; the products with inputs before, for the weights after the launch."""
+
+from dlgpu.backend.cuda.geometry import contiguous, empty
+from dlgpu.backend.cuda.source import MAX_THREADS, source
+from dlgpu.backend.dispatch import array_namespace
+from dlgpu.backend.reference import recurrent as reference
+
+
+@reference.simple_rnn.on("cuda")
+def simple_rnn(x, kernel, recurrent_kernel, bias, hidden, mask):
+    inputs, mask, driven = _driven(x, kernel, bias, mask)
+    states = _states(hidden, driven, len(recurrent_kernel))
+    _launch("simple_rnn_forward", (contiguous(recurrent_kernel), driven, mask, states), driven, states, 1, 2)
+    return states[:, 1:], states[:, -1], (inputs, states, mask)
+
+
+@reference.simple_rnn_backward.on("cuda")
+def simple_rnn_backward(kernel, recurrent_kernel, saved, grads, wanted):
+    inputs, states, mask = saved
+    grad_z, grad_h = empty(states, states[:, 1:].shape), _final(grads[1], states)
+    args = _transposed(recurrent_kernel), states, mask, _sequence(grads[0]), grad_h, grad_z
+    _launch("simple_rnn_gradient", args, grad_z, states, 1, 1)
+    return *_by_inputs(inputs, grad_z, kernel, wanted, states[:, :-1]), grad_h
+
+
+@reference.lstm.on("cuda")
+def lstm(x, kernel, recurrent_kernel, bias, hidden, cell, mask):
+    inputs, mask, gates = _driven(x, kernel, bias, mask)
+    states, cells = (_states(first, gates, len(recurrent_kernel)) for first in (hidden, cell))
+    _launch("lstm_forward", (contiguous(recurrent_kernel), gates, mask, states, cells), gates, states, 4, 2)
+    return states[:, 1:], states[:, -1], cells[:, -1], (inputs, gates, states, cells, mask)
+
+
+@reference.lstm_backward.on("cuda")
+def lstm_backward(kernel, recurrent_kernel, saved, grads, wanted):
+    inputs, gates, states, cells, mask = saved
+    grad_z = empty(gates, gates.shape)
+    grad_h, grad_c = _final(grads[1], states), _final(grads[2], states)
+    args = _transposed(recurrent_kernel), gates, cells, mask, _sequence(grads[0]), grad_h, grad_c, grad_z
+    _launch("lstm_gradient", args, grad_z, states, 4, 9)
+    return *_by_inputs(inputs, grad_z, kernel, wanted, states[:, :-1]), grad_h, grad_c
+
+
+@reference.gru.on("cuda")
+def gru(x, kernel, recurrent_kernel, bias, hidden, mask, reset_after):
+    bias, state_bias = bias if reset_after and bias is not None else (bias, None)
+    inputs, mask, gates = _driven(x, kernel, bias, mask)
+    states = _states(hidden, gates, len(recurrent_kernel))
+    inner = empty(states, states[:, 1:].shape)
+    state_bias = None if state_bias is None else contiguous(state_bias)
+    args = contiguous(recurrent_kernel), state_bias, gates, inner, mask, states, reset_after
+    _launch("gru_forward", args, gates, states, 3, 2)
+    return states[:, 1:], states[:, -1], (inputs, gates, states, inner, mask)
+
+
+@reference.gru_backward.on("cuda")
+def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
+    inputs, gates, states, inner, mask = saved
+    units, before = states.shape[2], states[:, :-1]
+    grad_z, grad_inner, grad_h = empty(gates, gates.shape), empty(inner, inner.shape), _final(grads[1], states)
+    transposed, arrived = _transposed(recurrent_kernel), _sequence(grads[0])
+    args = transposed, gates, inner, states, mask, arrived, grad_h, grad_z, grad_inner, reset_after
+    _launch("gru_gradient", args, grad_z, states, 3, 7)
+    xp = array_namespace(gates)
+    by_x, by_kernel, by_sigmoids, by_bias = _by_inputs(inputs, grad_z, kernel, wanted, before, 2 * units)
+    if not wanted[1]:
+        return by_x, None, None, None, grad_h
+    by_candidate = _over_time(before if reset_after else inner, grad_inner)
+    by_recurrent = xp.concatenate([by_sigmoids, by_candidate], 1)
+    if reset_after:  # beside the state the bias of z and r is the same, that of g is inside
+        by_bias = xp.stack([by_bias, xp.concatenate([by_bias[: 2 * units], _column_sums(grad_inner)])])
+    return by_x, by_kernel, by_recurrent, by_bias, grad_h
+
+
+def _driven(x, kernel, bias, mask):
+    """x with zeros where it is masked, the mask, and x @ kernel + bias, all contiguous."""
+    xp = array_namespace(x)
+    if mask is not None:
+        mask = contiguous(mask)
+        x = xp.where(mask[:, :, None], x, xp.zeros((), x.dtype))
+    driven = _rows(x) @ kernel
+    if bias is not None:
+        driven += bias
+    return x, mask, contiguous(driven).reshape(*x.shape[:2], kernel.shape[1])
+
+
+def _states(first, like, units):
+    """(batch, time + 1, units) of which only the first step is set."""
+    batch, time = like.shape[:2]
+    states = empty(like, (batch, time + 1, units))
+    states[:, 0] = 0 if first is None else first
+    return states
+
+
+def _final(grad, states):
+    """The gradient of a final state, zeros for None, in memory of its own."""
+    xp = array_namespace(states)
+    return xp.zeros(states[:, 0].shape, states.dtype) if grad is None else xp.array(grad, order="C")
+
+
+def _sequence(grad):
+    return None if grad is None else contiguous(grad)
+
+
+def _transposed(weights):
+    return contiguous(weights.T)
+
+
+def _launch(kernel, args, gates, states, parts, shared):
+    """One block for each sample; `parts` columns, and `shared` values of shared memory, for each unit."""
+    batch, time, units = len(gates), gates.shape[1], states.shape[2]
+    source("recurrent.cu").launch(
+        kernel,
+        grid=batch,
+        block=min(MAX_THREADS, max(1, -(-parts * units // 32)) * 32),
+        args=(*args, time, units),
+        shared=shared * units * max(4, gates.dtype.itemsize),
+        dtype=gates.dtype,
+    )
+
+
+def _by_inputs(inputs, grad_z, kernel, wanted, before, columns=None):
+    """The gradients of x, kernel, recurrent_kernel (of its first `columns`) and bias, None where not wanted."""
+    by_x = (_rows(grad_z) @ kernel.T).reshape(inputs.shape) if wanted[0] else None
+    if not wanted[1]:
+        return by_x, None, None, None
+    return by_x, _over_time(inputs, grad_z), _over_time(before, grad_z[..., :columns]), _column_sums(grad_z)
+
+
+def _over_time(values, grad_z):
+    """The sum of values.T @ grad_z over all samples and steps."""
+    return _rows(values).T @ _rows(grad_z)
+
+
+def _column_sums(grad_z):
+    rows = _rows(grad_z)
+    return array_namespace(rows).ones(len(rows), rows.dtype) @ rows
+
+
+def _rows(steps):
+    """(batch, time, columns) as (batch * time, columns)."""
+    return steps.reshape(steps.shape[0] * steps.shape[1], steps.shape[2])

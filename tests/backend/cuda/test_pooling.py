@@ -1,0 +1,80 @@
+"""The pooling kernels against their reference, where they could break."""
+
+import numpy as np
+import pytest
+
+import dlgpu
+from dlgpu.backend import windows
+from dlgpu.backend.dispatch import registry
+from tests.backend.cuda.hostile import agree, covers
+
+NONE = (0, 0), (0, 0)
+CASES = [  # shape of x; window, strides, padding
+    ((2, 4, 6, 3), (2, 2), (2, 2), NONE),
+    ((0, 4, 6, 3), (2, 2), (2, 2), NONE),
+    ((1, 1, 1, 1), (1, 1), (1, 1), NONE),
+    ((3, 1, 7, 5), (1, 3), (1, 2), ((0, 0), (1, 2))),  # over time
+    ((2, 7, 5, 31), (3, 3), (2, 2), ((1, 1), (1, 1))),  # overlapping and padded
+    ((2, 8, 9, 33), (3, 2), (1, 3), ((2, 0), (0, 1))),
+    ((1, 9, 10, 32), (2, 2), (3, 4), NONE),  # gaps that no window sees
+    ((2, 5, 3, 1025), (3, 2), (2, 1), ((2, 2), (1, 1))),
+    ((1, 19, 18, 2), (17, 17), (1, 1), ((3, 4), (16, 0))),  # indices that do not fit into a byte
+]
+EDGES = [0.0, -0.0, 1e30, -1e30, np.inf, -np.inf, np.nan]
+
+
+def every_kernel(rng, shape, window, strides, padding, dtype="f", view=lambda x: x):
+    """Compare them all on one geometry."""
+    size, outputs = shape[1:3], windows.output_size(shape[1:3], window, strides, padding)
+    geometry = window, strides, padding
+    x, probe = (view(rng.standard_normal(shape).astype(dtype)) for _ in range(2))
+    grad = view(rng.standard_normal((shape[0], *outputs, shape[3])).astype(dtype))
+    indices = view(registry["max_pool"].reference(x, *geometry)[1])
+    terms = window[0] * window[1]
+    agree("max_pool", x, *geometry)
+    agree("max_pool_scatter", grad, indices, size, *geometry, size=terms)
+    agree("max_pool_gather", probe, indices, *geometry)
+    agree("average_pool", x, *geometry, size=terms)
+    agree("average_pool_gradient", grad, size, *geometry, size=terms)
+
+
+@covers("max_pool", "max_pool_scatter", "max_pool_gather", "average_pool", "average_pool_gradient")
+@pytest.mark.parametrize(("shape", "window", "strides", "padding"), CASES)
+def test_windows_of_all_kinds(shape, window, strides, padding, rng):
+    every_kernel(rng, shape, window, strides, padding)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_other_dtypes(dtype, rng):
+    every_kernel(rng, *CASES[4], dtype=dtype)
+
+
+def test_inputs_that_are_not_contiguous(rng):
+    every_kernel(rng, *CASES[4], view=np.asfortranarray)
+
+
+def test_more_rows_than_a_grid_has(rng):
+    x = rng.standard_normal((140001, 4, 1, 1)).astype("f")
+    agree("max_pool", x, (1, 1), (1, 1), NONE)
+    agree("average_pool_gradient", x, (4, 1), (1, 1), (1, 1), NONE)
+
+
+@pytest.mark.parametrize("padding", [NONE, ((1, 1), (1, 1))])
+def test_ties_infinities_and_nan_choose_as_the_reference_does(padding, rng):
+    x = rng.choice(np.array(EDGES, "f"), (3, 9, 11, 4))
+    agree("max_pool", x, (3, 3), (2, 1), padding)
+    agree("max_pool", np.full_like(x, -np.inf), (3, 3), (2, 1), padding)
+    agree("max_pool", np.zeros_like(x), (3, 3), (2, 1), padding)
+    agree("average_pool", x, (3, 3), (2, 1), padding)
+
+
+def test_gradients_that_are_not_finite_reach_the_chosen_input_only():
+    x, grad = np.arange(9, dtype="f").reshape(1, 3, 3, 1), np.full((1, 1, 1, 1), np.nan, "f")
+    with dlgpu.device("emulator"):
+        _, indices = registry["max_pool"](x, (3, 3), (3, 3), NONE)
+        found = registry["max_pool_scatter"](grad, indices, (3, 3), (3, 3), (3, 3), NONE)
+    np.testing.assert_array_equal(np.isnan(found.ravel()), np.arange(9) == 8)
+
+
+def test_integers_have_a_largest_value_too(rng):
+    agree("max_pool", rng.integers(-9, 9, (2, 5, 5, 3)), (2, 2), (1, 1), ((1, 0), (0, 1)))

@@ -1,0 +1,97 @@
+"""The recurrent kernels against their reference, both ways, where they could break."""
+
+import numpy as np
+import pytest
+
+import dlgpu
+from dlgpu.backend.dispatch import registry
+from tests.backend.cuda.hostile import _compare, _widened, covers
+
+CELLS = {"simple_rnn": (1, 1, ()), "lstm": (4, 2, ()), "gru": (3, 1, (False,)), "gru_after": (3, 1, (True,))}
+
+
+def check(rng, cell, batch, time, features, units, masked=False, initial=True, used=(1, 1), wanted=(1, 1), **options):
+    """Forward, then backward from what each column saved itself: the columns keep it in shapes of their own."""
+    parts, states, variant = CELLS[cell]
+    name, dtype, width = cell.removesuffix("_after"), options.get("dtype", "float32"), parts * units
+
+    def values(*shape, scale=1.0):
+        return (rng.standard_normal(shape) * scale).astype(dtype)
+
+    x, kernel = values(batch, time, features), values(features, width, scale=features**-0.5)
+    weights = values(units, width, scale=units**-0.5)
+    bias = values(2, width) if cell == "gru_after" else values(width)
+    if options.get("strided"):
+        x, kernel, weights = (np.asfortranarray(a) for a in (x, kernel, weights))
+    first = [values(batch, units) if initial else None for _ in range(states)]
+    mask = None
+    if masked:
+        mask = rng.random((batch, time)) < 0.6
+        x[~mask] = np.nan
+    args = (x, kernel, weights, bias if options.get("bias", True) else None, *first, mask)
+    grads = [values(batch, units, time).transpose(0, 2, 1), *(values(batch, units) for _ in range(states))]
+    grads = [g if u else None for g, u in zip(grads, (used[0], *[used[1]] * states))]
+
+    def both_ways(forward, backward, args, grads):
+        *outputs, saved = forward(*args, *variant)
+        return *outputs, *backward(args[1], args[2], saved, grads, tuple(map(bool, wanted)), *variant)
+
+    exact = [None if a is None else _widened(a) for a in args], [None if g is None else _widened(g) for g in grads]
+    kernels = registry[name], registry[f"{name}_backward"]
+    wanted_values = both_ways(*(k.reference for k in kernels), *exact)
+    with dlgpu.device("emulator"):
+        assert all("cuda" in k.columns for k in kernels)
+        found = both_ways(*kernels, args, grads)
+    ulps = 16 * max(1, batch * time * (units + features)) ** 0.5
+    _compare(cell, found, tuple(wanted_values), ulps)
+    if masked:
+        assert not any(np.isnan(f).any() for f in found if f is not None)
+
+
+@covers("simple_rnn", "simple_rnn_backward", "lstm", "lstm_backward", "gru", "gru_backward")
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("batch", "time"), [(0, 3), (1, 1), (5, 7)])
+def test_sequences_both_ways(cell, masked, batch, time, rng):
+    check(rng, cell, batch, time, 3, 5, masked)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("units", [1, 31, 32, 33, 1025])
+def test_units_that_are_no_multiple_of_a_warp_or_more_than_a_block(cell, units, rng):
+    check(rng, cell, 2, 3, 2, units, masked=units != 33)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_what_may_be_left_out(cell, rng):
+    check(rng, cell, 2, 4, 3, 5, initial=False, bias=False)
+    check(rng, cell, 2, 4, 3, 5, masked=True, used=(1, 0), wanted=(0, 1))
+    check(rng, cell, 2, 4, 3, 5, used=(0, 1), wanted=(1, 0))
+    check(rng, cell, 2, 4, 3, 5, used=(0, 0), wanted=(0, 0))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_other_dtypes(cell, dtype, rng):
+    check(rng, cell, 3, 5, 4, 9, masked=True, dtype=dtype)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_inputs_that_are_not_contiguous(cell, rng):
+    check(rng, cell, 3, 4, 5, 6, masked=True, strided=True)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_long_sequence(cell, rng):
+    check(rng, cell, 2, 200, 2, 3)
+
+
+@pytest.mark.parametrize("name", ["simple_rnn", "lstm"])
+def test_saturated_gates_and_nan(name, rng):
+    parts, states, _ = CELLS[name]
+    x = np.array([[[1e4], [-1e4]], [[1.0], [np.nan]]], "f")
+    args = (x, np.ones((1, parts * 2), "f"), np.ones((2, parts * 2), "f"), None, *[None] * states, None)
+    wanted = registry[name].reference(*(None if a is None else _widened(a) for a in args))
+    with dlgpu.device("emulator"):
+        found = registry[name](*args)
+    _compare(name, found[:-1], wanted[:-1], 16)
