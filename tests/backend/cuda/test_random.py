@@ -7,7 +7,7 @@ import dlgpu
 from dlgpu.backend.dispatch import registry
 from tests.backend.cuda.hostile import covers
 
-SIZES = [0, 1, 2, 3, 31, 33, 1025, 70001]
+SIZES = [0, 1, 3, 33, 1025, 7001]
 # counters about to wrap, and to carry into the words of the counter
 STATES = [(0, 0), (2**64 - 1, 2**64 - 3), (2**63 + 5, 2**128 - 1), (12345, (7 << 64) + 2**32 - 2)]
 
