@@ -6,9 +6,11 @@
 #include <cuda_fp16.h>
 #endif
 
-#ifndef T
-#define T float
+// T is a macro, so it must not be defined before CUDA's own headers, which have template parameters of that name.
+#ifndef STORAGE
+#define STORAGE float
 #endif
+#define T STORAGE
 
 template <class Storage> struct ComputedIn { using type = float; };
 template <> struct ComputedIn<double> { using type = double; };

@@ -8,6 +8,7 @@ import numpy as np
 
 import dlgpu
 from dlgpu.backend.devices import cuda_devices
+from dlgpu.backend.emulator import compiler
 from dlgpu.errors import DeviceError
 
 EXTRAS = {
@@ -28,6 +29,7 @@ def report() -> str:
         "Devices",
         *_cpu(),
         *_cuda(),
+        _emulator(),
         f"  default  {_default()}",
         "",
         "Extras",
@@ -65,6 +67,13 @@ def _cuda() -> list[str]:
         except Exception as error:  # a broken driver or toolkit raises errors of many types
             lines.append(f"  {name:<9}does not work: {type(error).__name__}: {error}")
     return lines
+
+
+def _emulator() -> str:
+    missing = compiler.problem()
+    if missing:
+        return f"  emulator not available: {missing}"
+    return f"  emulator works: {compiler.compiler_version().splitlines()[0]} compiles the CUDA kernels for the CPU"
 
 
 def _gpu(index: int) -> str:

@@ -61,7 +61,7 @@ def test_a_device_that_is_not_there_says_what_to_do(no_gpu):
         dlgpu.device("gpu")
     with pytest.raises(DeviceError, match="Device 'cuda' is not available"):
         dlgpu.set_device("cuda")
-    with pytest.raises(DeviceError, match="there is one CPU device"):
+    with pytest.raises(DeviceError, match="there is one such device"):
         dlgpu.device("cpu:1")
     assert str(current_device()) == "cpu"
 

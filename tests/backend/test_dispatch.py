@@ -11,7 +11,7 @@ import pytest
 
 import dlgpu
 from dlgpu.backend import dispatch, reference
-from dlgpu.backend.dispatch import Kernel, array_namespace, kernel, column_of
+from dlgpu.backend.dispatch import Kernel, array_namespace, column_of, kernel
 
 X = np.arange(3.0)
 

@@ -8,7 +8,7 @@ from dlgpu.backend.reference import activation as reference
 @reference.bias_activation.on("cuda")
 def bias_activation(x, bias, name, overwrite=False):
     x = contiguous(x)
-    output = x if overwrite and x.flags.writeable else empty_like(x)
+    output = x if overwrite and getattr(x.flags, "writeable", True) else empty_like(x)
     z = empty_like(x) if name in reference.FROM_INPUT else None
     source("activation.cu").launch(
         "bias_activation",

@@ -53,7 +53,7 @@ class Source:
             block: threads in a block, up to three lengths.
             args: arrays (contiguous, of the parameters' types), None for a null pointer, and numbers.
             shared: bytes of dynamic shared memory; above 48 KB the limit is raised.
-            dtype: what `T` stands for in the source.
+            dtype: what `T` stands for in a source that includes common.cuh.
             defines: further macros, such as "TILE=16".
         Raises:
             ValueError, TypeError: there is no such kernel, or an argument does not suit it.
@@ -68,7 +68,7 @@ class Source:
         values = converted(name, self.kernels[name], args, dtype)
         if 0 in sizes[0]:
             return
-        macros = tuple(defines) if dtype is None else (f"T={T_NAMES[np.dtype(dtype).name]}", *defines)
+        macros = tuple(defines) if dtype is None else (f"STORAGE={T_NAMES[np.dtype(dtype).name]}", *defines)
         arrays = [v for v in values if v is not None and not isinstance(v, np.generic)]
         if all(isinstance(v, np.ndarray) for v in arrays):
             launcher.launch(_on_host(self, macros), name, *sizes, shared, values)

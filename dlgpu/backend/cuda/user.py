@@ -14,7 +14,7 @@ class CudaKernel:
     Args:
         source: CUDA C++ with `extern "C" __global__ void name(...)`. The headers in dlgpu's kernels/ can be included.
         name: the kernel; may be left out where the source has one only.
-        dtype: what the type `T` stands for in the source, if it uses it.
+        dtype: what the type `T` stands for in the source, if it includes "common.cuh".
     Raises:
         ValueError: the source has no kernel of that name.
     """

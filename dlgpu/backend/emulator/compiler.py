@@ -76,7 +76,7 @@ def library(source: str, filename: str, kernels: Sequence[str], defines: Sequenc
         source: CUDA C++.
         filename: what its errors call it.
         kernels: the kernels that can be launched.
-        defines: such as "T=float".
+        defines: such as "STORAGE=float".
         include: the folder of the headers that it includes.
     Raises:
         KernelError: it does not compile; the message is the compiler's, with the kernel's file and line.

@@ -5,7 +5,7 @@ import pytest
 
 import dlgpu
 from dlgpu.backend.dispatch import registry
-from tests.backend.cuda.hostile import _compare, _widened, covers
+from tests.backend.cuda.hostile import compare, converted, covers
 
 CELLS = {"simple_rnn": (1, 1, ()), "lstm": (4, 2, ()), "gru": (3, 1, (False,)), "gru_after": (3, 1, (True,))}
 
@@ -36,14 +36,14 @@ def check(rng, cell, batch, time, features, units, masked=False, initial=True, u
         *outputs, saved = forward(*args, *variant)
         return *outputs, *backward(args[1], args[2], saved, grads, tuple(map(bool, wanted)), *variant)
 
-    exact = [None if a is None else _widened(a) for a in args], [None if g is None else _widened(g) for g in grads]
+    exact = converted(tuple(args), np.float64), converted(tuple(grads), np.float64)
     kernels = registry[name], registry[f"{name}_backward"]
     wanted_values = both_ways(*(k.reference for k in kernels), *exact)
     with dlgpu.device("emulator"):
         assert all("cuda" in k.columns for k in kernels)
         found = both_ways(*kernels, args, grads)
     ulps = 16 * max(1, batch * time * (units + features)) ** 0.5
-    _compare(cell, found, tuple(wanted_values), ulps)
+    compare(cell, found, tuple(wanted_values), tuple(wanted_values), ulps)
     if masked:
         assert not any(np.isnan(f).any() for f in found if f is not None)
 
@@ -91,7 +91,7 @@ def test_saturated_gates_and_nan(name, rng):
     parts, states, _ = CELLS[name]
     x = np.array([[[1e4], [-1e4]], [[1.0], [np.nan]]], "f")
     args = (x, np.ones((1, parts * 2), "f"), np.ones((2, parts * 2), "f"), None, *[None] * states, None)
-    wanted = registry[name].reference(*(None if a is None else _widened(a) for a in args))
+    wanted = registry[name].reference(*converted(args, np.float64))
     with dlgpu.device("emulator"):
         found = registry[name](*args)
-    _compare(name, found[:-1], wanted[:-1], 16)
+    compare(name, found[:-1], wanted[:-1], wanted[:-1], 16)

@@ -128,9 +128,9 @@ def test_a_label_that_is_no_class_makes_its_row_nan(name, label, rng):
 def test_probabilities_at_the_edges(rng):
     edges = np.array([0, 1e-9, 1e-7, 2e-7, 0.5, 1 - 1e-7, 1, 1.5, -0.5, np.nan])
     p, targets = np.repeat(edges, 3)[:, None], np.tile([0, 1, 0.3], len(edges))[:, None]
-    both_ways("binary_cross_entropy", p, targets, ulps=1e8)
-    both_ways("categorical_cross_entropy", np.hstack([p, 1 - p]), np.hstack([targets, 1 - targets]), ulps=1e3)
-    both_ways("categorical_cross_entropy", np.hstack([p, 1 - p]), np.arange(len(p)) % 2, ulps=1e3)
+    both_ways("binary_cross_entropy", p, targets)
+    both_ways("categorical_cross_entropy", np.hstack([p, 1 - p]), np.hstack([targets, 1 - targets]))
+    both_ways("categorical_cross_entropy", np.hstack([p, 1 - p]), np.arange(len(p)) % 2)
 
 
 def test_logits_at_the_edges():
