@@ -12,8 +12,7 @@ from dlgpu.tensor import Tensor
 
 # The standard deviation of a standard normal distribution that is cut off at -2 and 2.
 TRUNCATED_STDDEV = 0.87962566103423978
-# A window as a sum of cosines of 0, 1, 2 periods, by the factors of each.
-WINDOWS = {"hann": (0.5, -0.5), "hamming": (0.54, -0.46), "blackman": (0.42, -0.5, 0.08)}
+WINDOWS = {"hann": np.hanning, "hamming": np.hamming, "blackman": np.blackman}
 
 
 class Initializer(Configurable):
@@ -325,10 +324,7 @@ class STFT(Initializer):
             if window.shape != (length,):
                 raise ValueError(f"STFT: expected a window of shape ({length},), got {window.shape}")
             return window
-        if length == 1:
-            return np.ones(1)
-        angles = 2 * np.pi * np.arange(length) / (length if self.periodic else length - 1)
-        return sum(a * np.cos(k * angles) for k, a in enumerate(WINDOWS[self.window]))  # type: ignore[return-value]
+        return WINDOWS[self.window](length + 1)[:-1] if self.periodic else WINDOWS[self.window](length)
 
 
 # the names that Keras has beside

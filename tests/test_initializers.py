@@ -121,6 +121,8 @@ def test_constants():
     np.testing.assert_array_equal(Ones()((2,)), [1, 1])
     np.testing.assert_array_equal(Constant(2.5)((2,)), [2.5, 2.5])
     np.testing.assert_array_equal(Identity(3.0)((2, 3)), [[3, 0, 0], [0, 3, 0]])
+    stft = initializers.STFT(window="hann", scaling=None, periodic=True)((4, 1, 3))
+    np.testing.assert_allclose(stft[:, 0], [[0, 0, 0], [0.5, 0, -0.5], [1, -1, 1], [0.5, 0, -0.5]], atol=1e-7)
     table = np.arange(6).reshape(2, 3)
     weights = initializers.get(table)((2, 3))
     np.testing.assert_array_equal(weights, table)
