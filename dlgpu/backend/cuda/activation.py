@@ -8,8 +8,9 @@ from dlgpu.backend.reference import activation as reference
 @reference.bias_activation.on("cuda")
 def bias_activation(x, bias, name, overwrite=False):
     x = contiguous(x)
-    output = x if overwrite and getattr(x.flags, "writeable", True) else empty_like(x)
-    z = empty_like(x) if name in reference.FROM_INPUT else None
+    output = x if overwrite and name not in reference.FROM_INPUT else empty_like(x)
+    needed = name in reference.FROM_INPUT
+    z = empty_like(x) if needed and bias is not None else None
     source("activation.cu").launch(
         "bias_activation",
         grid=blocks_for(x.size),
@@ -18,7 +19,7 @@ def bias_activation(x, bias, name, overwrite=False):
         dtype=x.dtype,
         defines=(f"ACTIVATION={name}",),
     )
-    return output, (output if z is None else z)
+    return output, ((x if z is None else z) if needed else output)
 
 
 @reference.activation_backward.on("cuda")
