@@ -111,7 +111,7 @@ class Layer(Configurable):
             return self._apply(inputs, training, kwargs)
 
     def _apply(self, inputs: Any, training: bool | None, kwargs: dict) -> Any:
-        if is_symbolic(inputs):
+        if not isinstance(inputs, Tensor) and is_symbolic(inputs):
             return self._draw(inputs, kwargs if training is None else {**kwargs, "training": training})
         inputs = map_structure(self._convert, inputs)
         if not self.built:

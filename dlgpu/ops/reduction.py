@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from dlgpu.backend.dispatch import array_namespace
-from dlgpu.ops.elementwise import equal, exp, floating, log, spread, sqrt, square, stop_gradient, where
+from dlgpu.ops.elementwise import equal, exp, floating, log, sqrt, square, stop_gradient, where
 from dlgpu.ops.shape import axes_of, axis_of
 from dlgpu.tensor import Tensor, as_tensor, record, wrap
 
@@ -15,7 +15,9 @@ def _kept(shape: tuple, axes: tuple) -> tuple:
 
 def _restore(x: Tensor, shape: tuple, axes: tuple) -> Tensor:
     """A reduced tensor, spread out again over the axes that it lost."""
-    return spread(x.reshape(_kept(shape, axes)), shape, 0)
+    origin = x.shape
+    array = array_namespace(x.array).broadcast_to(x.array.reshape(_kept(shape, axes)), shape)
+    return record(array, (x,), lambda grad: (sum(grad, axes).reshape(origin),))
 
 
 def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
