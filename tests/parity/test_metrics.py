@@ -90,7 +90,7 @@ def test_metrics_equal_keras(name, arguments, kind, weighted, rng):
         weight = rng.random(samples).astype(np.float32) if weighted else None
         ours.update_state(y_true, y_pred, weight)
         theirs.update_state(y_true.astype(np.float32), y_pred, weight)
-        np.testing.assert_allclose(ours.result().numpy(), theirs.result().numpy(), rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(ours.result().numpy(), theirs.result().numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -102,7 +102,7 @@ def test_metrics_of_values_equal_keras(name, arguments, weighted, rng):
         weight = rng.random(samples).astype(np.float32) if weighted else None
         ours.update_state(values, weight)
         theirs.update_state(values, weight)
-        np.testing.assert_allclose(float(ours.result()), float(theirs.result()), rtol=2e-5)
+        np.testing.assert_allclose(float(ours.result()), float(theirs.result()), rtol=1e-5)
 
 
 def test_weights_of_single_steps_equal_keras(rng):

@@ -60,7 +60,7 @@ def test_moving_statistics_equal_keras(masked, rng):
         x = (rng.normal(size=(6, 4, 3)) * 2 + 1).astype(np.float32)
         a = ours(x, training=True, mask=None if mask is None else Tensor(mask)).numpy()
         b = theirs(x, training=True, mask=None if mask is None else torch.tensor(mask)).detach().numpy()
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
     for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(ours(x).numpy(), theirs(x, training=False).detach().numpy(), rtol=1e-5, atol=1e-5)
