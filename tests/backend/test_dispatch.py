@@ -31,11 +31,12 @@ def doubled(monkeypatch):
 
 @pytest.fixture
 def elsewhere(monkeypatch):
-    """An array of another library, as CuPy's arrays are."""
+    """An array of another library, as CuPy's arrays are, while the CPU is the current device."""
     library = types.ModuleType("cupy")
     monkeypatch.setitem(sys.modules, "cupy", library)
     kind = type("ndarray", (), {"__module__": "cupy", "__mul__": lambda self, factor: ("elsewhere", factor)})
-    return library, kind()
+    with dlgpu.device("cpu"):
+        yield library, kind()
 
 
 def test_every_kernel_of_the_reference_is_registered_and_documented():
