@@ -1,12 +1,11 @@
 // What all kernels share: the storage type T, the type A in which it is computed, and reductions over a block.
 #pragma once
 
-#if !defined(__CUDA_EMULATOR__)
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+// CUDA's header of a 16-bit type, where one is stored. T is a macro, and must not be defined before that header, which
+// has template parameters of that name.
+#if defined(STORAGE_HEADER) && !defined(__CUDA_EMULATOR__)
+#include STORAGE_HEADER
 #endif
-
-// T is a macro, so it must not be defined before CUDA's own headers, which have template parameters of that name.
 #ifndef STORAGE
 #define STORAGE float
 #endif

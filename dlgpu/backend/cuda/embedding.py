@@ -6,7 +6,7 @@ On a GPU an index out of range gives NaN in `gather` and nothing in `scatter_add
 import numpy as np
 
 from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty
-from dlgpu.backend.cuda.source import T_NAMES, source
+from dlgpu.backend.cuda.source import STORAGE, source
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import embedding as reference
 
@@ -15,7 +15,7 @@ MAX_RANKED = 1 << 14  # indices; above, a radix sort is faster than comparing ea
 
 @reference.gather.on("cuda")
 def gather(table, indices):
-    if table.dtype.name not in T_NAMES:
+    if table.dtype.name not in STORAGE:
         return reference.gather.reference(table, indices)
     rows, features = table.shape
     _check(indices, rows)
@@ -27,7 +27,7 @@ def gather(table, indices):
 
 @reference.scatter_add.on("cuda")
 def scatter_add(values, indices, rows):
-    if values.dtype.name not in T_NAMES:
+    if values.dtype.name not in STORAGE:
         return reference.scatter_add.reference(values, indices, rows)
     _check(indices, rows)
     n, features = values.shape

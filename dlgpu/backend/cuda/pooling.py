@@ -4,7 +4,7 @@ import numpy as np
 
 from dlgpu.backend import windows
 from dlgpu.backend.cuda.geometry import BLOCK, contiguous, empty
-from dlgpu.backend.cuda.source import T_NAMES, source
+from dlgpu.backend.cuda.source import STORAGE, source
 from dlgpu.backend.reference import pooling as reference
 
 MAX_ROWS = 65535  # of a grid
@@ -13,7 +13,7 @@ INDEX_NAMES = {"uint8": "unsigned char", "int32": "int"}
 
 @reference.max_pool.on("cuda")
 def max_pool(x, window, strides, padding):
-    if x.dtype.name not in T_NAMES:  # integers
+    if x.dtype.name not in STORAGE:  # integers
         return reference.max_pool.reference(x, window, strides, padding)
     outputs = windows.output_size(x.shape[1:3], window, strides, padding)
     shape = (len(x), *outputs, x.shape[3])

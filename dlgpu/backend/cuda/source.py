@@ -17,7 +17,13 @@ from dlgpu.errors import unknown_name
 _PACKAGE = Path(__file__).parents[2]
 FOLDER = _PACKAGE / "kernels" if (_PACKAGE / "kernels").is_dir() else _PACKAGE.parent / "kernels"
 
-T_NAMES = {"float32": "float", "float64": "double", "float16": "__half", "bfloat16": "__nv_bfloat16"}
+# What `T` stands for, by dtype; only the 16-bit types need a header of CUDA's, which a driver alone does not bring.
+STORAGE = {
+    "float32": ("STORAGE=float",),
+    "float64": ("STORAGE=double",),
+    "float16": ("STORAGE=__half", "STORAGE_HEADER=<cuda_fp16.h>"),
+    "bfloat16": ("STORAGE=__nv_bfloat16", "STORAGE_HEADER=<cuda_bf16.h>"),
+}
 DEFAULT_SHARED = 48 * 1024  # bytes that a block gets without asking
 MAX_THREADS = 1024
 
@@ -68,7 +74,7 @@ class Source:
         values = converted(name, self.kernels[name], args, dtype)
         if 0 in sizes[0]:
             return
-        macros = tuple(defines) if dtype is None else (f"STORAGE={T_NAMES[np.dtype(dtype).name]}", *defines)
+        macros = tuple(defines) if dtype is None else (*STORAGE[np.dtype(dtype).name], *defines)
         arrays = [v for v in values if v is not None and not isinstance(v, np.generic)]
         if all(isinstance(v, np.ndarray) for v in arrays):
             launcher.launch(_on_host(self, macros), name, *sizes, shared, values)
