@@ -80,6 +80,7 @@ struct Block {
     uint3 index;
     dim3 dimensions, grid;
     int threads = 0, waiting = 0, returned = 0;
+    unsigned launches = 0;      // before this one
     int votes = 0;              // of a __syncthreads_count
     int votes_before = 0;       // of the barrier that has just opened
     void (*body)(void*) = nullptr;
@@ -238,19 +239,35 @@ inline void open_barrier() {
     block->votes = block->waiting = 0;
 }
 
+// Each warp as far as it gets before the next one runs, from the last thread to the first in every second turn, block and
+// launch: whatever a missing barrier leaves to chance goes wrong in one of them. Returns whether any thread could run.
+inline bool run_warps(bool backwards) {
+    int warps = (block->threads + WARP - 1) / WARP;
+    bool moved = false;
+    for (int n = 0; n < warps; n++) {
+        int first = (backwards ? warps - 1 - n : n) * WARP, lanes = std::min(WARP, block->threads - first);
+        for (bool again = true; again;) {
+            again = false;
+            for (int i = 0; i < lanes && block->error.empty(); i++) {
+                Fiber& fiber = block->fibers[first + (backwards ? lanes - 1 - i : i)];
+                if (fiber.state != State::ready) continue;
+                resume(fiber);
+                again = moved = true;
+            }
+        }
+    }
+    return moved;
+}
+
 inline void run_block() {
     for (auto& all : block->exchanges) {
         for (auto& e : all) e.arrived = e.generation = 0;
     }
     for (int i = 0; i < block->threads; i++) block->fibers[i].state = State::ready;
     block->returned = block->waiting = block->votes = 0;
+    unsigned turn = block->index.x + block->index.y + block->index.z + block->launches;
     while (block->returned < block->threads && block->error.empty()) {
-        bool moved = false;
-        for (int i = 0; i < block->threads && block->error.empty(); i++) {
-            if (block->fibers[i].state != State::ready) continue;
-            resume(block->fibers[i]);
-            moved = true;
-        }
+        bool moved = run_warps(turn++ % 2);
         if (!block->error.empty() || block->returned == block->threads) break;
         if (block->waiting == block->threads) {
             open_barrier();
@@ -287,6 +304,8 @@ struct Workers {  // the blocks of a host thread outlive a launch; their stacks 
 };
 
 inline std::string launch(dim3 grid, dim3 dimensions, size_t shared, void (*body)(void*), void* arguments) {
+    static std::atomic<unsigned> launches{0};
+    unsigned before = launches++;
     long long blocks = (long long)grid.x * grid.y * grid.z;
     std::atomic<long long> next{0};
     std::mutex lock;
@@ -297,6 +316,7 @@ inline std::string launch(dim3 grid, dim3 dimensions, size_t shared, void (*body
         prepare(b, grid, dimensions, shared);
         b.body = body;
         b.arguments = arguments;
+        b.launches = before;
         Block* outer = block;
         block = &b;
         for (long long i; (i = next++) < blocks;) {

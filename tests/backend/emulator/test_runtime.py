@@ -163,3 +163,21 @@ def test_source_that_does_not_compile_shows_file_and_line():
 
 def test_unwritten_dynamic_shared_memory_is_nan():
     assert np.isnan(run("extern __shared__ float s[]; x[0] = s[0];", np.zeros(1, "f"), shared=4)).all()
+
+
+@pytest.mark.parametrize("from_lane", ["threadIdx.x + 1", "threadIdx.x + 63"])
+@pytest.mark.parametrize("barriers", ["10", "01"])
+def test_a_missing_barrier_goes_wrong_in_one_of_two_launches(from_lane, barriers):
+    first, second = (b * "__syncthreads();" for b in map(int, barriers))
+    kernel = cuda_kernel(
+        'extern "C" __global__ void turn(const float* x, float* y) { __shared__ float s[64];'
+        f"for (int i = 0; i < 3; i++) {{ s[threadIdx.x] = x[threadIdx.x] * (i + 1); {first}"
+        f"y[i * 64 + threadIdx.x] = s[({from_lane}) % 64]; {second} }} }}"
+    )
+    x, right = np.arange(1, 65, dtype="f"), []
+    for _ in range(2):
+        y = np.zeros((3, 64), "f")
+        kernel(x, y, grid=1, block=64)
+        shift = -1 if from_lane.endswith("1") else 1
+        right.append(np.array_equal(y, np.roll(x, shift) * np.arange(1, 4)[:, None]))
+    assert not all(right)
