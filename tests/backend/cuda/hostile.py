@@ -1,13 +1,19 @@
 """What holds CUDA kernels to their references: the same values, in float64 there and in the emulator here."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 
+import ml_dtypes
 import numpy as np
 
 import dlgpu
-from dlgpu.backend.dispatch import registry
+from dlgpu.backend.dispatch import is_floating, registry
 
+FLOATS = ["float32", "float64", "float16", "bfloat16"]
+LENGTHS = [1, 31, 32, 33, 1025]
+GRID = 65535  # blocks along a grid's y and z
 covered: set[str] = set()
+seen: defaultdict[str, set[str]] = defaultdict(set)  # by kernel: what of the list below has been compared
 
 
 def covers(*kernels: str) -> Callable:
@@ -20,10 +26,34 @@ def covers(*kernels: str) -> Callable:
     return mark
 
 
+def attacks(args: object) -> Iterator[str]:
+    """What of the list that every kernel has to bear is in these arguments."""
+    for x in arrays_in(args):
+        rows = x.size if x.ndim < 2 else x.size // max(1, x.shape[-1])
+        yield from ([f"{x.shape[-1]} columns"] if x.ndim and x.size and x.shape[-1] in LENGTHS else [])
+        yield from (["0 rows"] if not x.size else ["1 row"] if len(x) == 1 else []) if x.ndim else []
+        yield from ["more rows than a grid has"] if rows > GRID else []
+        yield from [] if x.flags.c_contiguous else ["not contiguous"]
+        if is_floating(x):
+            size = np.abs(x.astype(np.float64))
+            yield x.dtype.name
+            yield from ["NaN"] if np.isnan(size).any() else []
+            yield from ["large values"] if (size >= 1e4).any() else []
+            yield from ["tiny values"] if ((size > 0) & (size <= 1e-6)).any() else []
+
+
+def arrays_in(value: object) -> Iterator[np.ndarray]:
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for v in value:
+            yield from arrays_in(v)
+
+
 def agree(name: str, *args: object, ulps: float = 8, size: int = 1, **options: object) -> None:
     """Assert that a kernel in the emulator gives what its reference gives in float64 on the same values.
 
-    Arguments that are changed in place are compared like results. Each error may be `ulps` units in the last place of
+    Values of 16 bits are widened before the reference sees them. Arguments that are changed in place are compared like results. Each error may be `ulps` units in the last place of
     the result or of the results' root mean square, times the square root of `size`, the terms summed in each value; and
     where the equation itself amplifies rounding, four times the error of the reference in the kernel's own precision.
 
@@ -35,6 +65,7 @@ def agree(name: str, *args: object, ulps: float = 8, size: int = 1, **options: o
     dlgpu.device("emulator")  # registers the column
     kernel = registry[name]
     assert "cuda" in kernel.columns, f"{name} has no CUDA implementation"
+    seen[name].update(attacks(args))
     exact, given, rounded = converted(args, np.float64), _copied(args), converted(_copied(args), np.float32)
     with np.errstate(all="ignore"):
         wanted = kernel.reference(*exact, **options)
@@ -61,7 +92,7 @@ def converted(value: object, to: type) -> object:
     if isinstance(value, tuple):
         return tuple(converted(v, to) for v in value)
     if isinstance(value, np.ndarray):
-        return value.astype(np.promote_types(value.dtype, to)) if value.dtype.kind == "f" else value.copy()
+        return value.astype(np.promote_types(value.dtype, to)) if is_floating(value) else value.copy()
     return value
 
 
@@ -73,10 +104,10 @@ def compare(name: str, found: object, wanted: object, plain: object, ulps: float
     elif isinstance(wanted, (np.ndarray, float)):
         found, wanted, plain = np.asarray(found), np.asarray(wanted), np.asarray(plain, np.float64)
         assert found.shape == wanted.shape, name
-        if found.dtype.kind != "f":
+        if not is_floating(found):
             np.testing.assert_array_equal(found, wanted, err_msg=name)
             return
-        limits = np.finfo(found.dtype)
+        limits, found = ml_dtypes.finfo(found.dtype), found.astype(np.float64)
         # what is too large for the dtype is infinite in it
         wanted = np.where(np.abs(wanted) > float(limits.max), np.copysign(np.inf, wanted), wanted)
         finite = np.isfinite(wanted)
@@ -88,7 +119,7 @@ def compare(name: str, found: object, wanted: object, plain: object, ulps: float
         typical = np.sqrt(np.mean(np.square(wanted / largest))) * largest if largest else 0.0
         allowed = ulps * float(limits.eps) * (np.abs(wanted) + typical) + float(limits.tiny)
         allowed += 4 * np.where(np.isfinite(plain), np.abs(plain - wanted), 0)
-        error = np.abs(found.astype(np.float64) - wanted)
+        error = np.abs(found - wanted)
         worst = int(np.argmax(error - allowed)) if error.size else 0
         assert not error.size or error[worst] <= allowed[worst], (
             f"{name}: {found[worst]!r} for {wanted[worst]!r}, allowed error {allowed[worst]:.3g}"

@@ -5,7 +5,7 @@ import pytest
 
 import dlgpu
 from dlgpu.backend.dispatch import registry
-from tests.backend.cuda.hostile import covers
+from tests.backend.cuda.hostile import attacks, covers, seen
 
 SIZES = [0, 1, 3, 33, 1025, 7001]
 # counters about to wrap, and to carry into the words of the counter
@@ -16,6 +16,7 @@ def drawn(name, out, *args):
     """What a kernel in the emulator and its reference make of `out`."""
     found, wanted = out.copy(), out.copy()
     assert "cuda" in registry[name].columns
+    seen[name].update(attacks(out))
     with dlgpu.device("emulator"):
         registry[name](found, *args)
     registry[name].reference(wanted, *args)
