@@ -3,8 +3,8 @@
     python -m tests.backend.mutate [FILE ...] [--each N] [--jobs N]
 
 An index is flipped, a bound moved by one, an operator changed, a barrier dropped, or two arguments of one type are
-swapped: one at a time, in a copy of the checkout, whose tests of that file must then fail. What they do not see they get
-to see again under AddressSanitizer. Prints a line for each mutant; exits with 1 if one survived.
+swapped: one at a time, in a copy of the checkout, whose tests of that file must then fail. What they do not see they
+get to see again under AddressSanitizer. Prints a line for each mutant; exits with 1 if one survived.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from tqdm import tqdm
@@ -38,7 +39,7 @@ FUNCTION = re.compile(
     r"(?:__global__|__device__)\s[\w\s<>*&]*?(?:__launch_bounds__\(\d+\)\s*)?\w+\s*\(([^()]*)\)\s*(?:const\s*)?[{:]"
 )
 DECLARATION = re.compile(r"\s*(?!return\b|else\b)(?:\w+\s+)+(?:\w+(?:\[[^]]*\])+,\s*)*\w+(?:\[[^]]*\])*$")
-TIMEOUT = 180  # seconds; a mutant may loop forever
+TIMEOUT = 90  # seconds; a mutant may loop forever
 
 
 @dataclass(frozen=True)
@@ -96,19 +97,19 @@ def mutants(file: str) -> Iterator[Mutant]:
     for m in BARRIER.finditer(code):
         yield made("barrier", *m.span(), ";")
     for m in FUNCTION.finditer(code):
-        parameters = [p for p in re.finditer(r"([^,]*?[\s*&])(\w+)(?=\s*(?:,|$))", m[1])]
+        parameters = re.finditer(r"([^,]*?[\s*&])(\w+)(?=\s*(?:,|$))", m[1])
         of_type: dict[str, list[re.Match]] = {}
         for p in parameters:
             of_type.setdefault(" ".join(p[1].split()), []).append(p)
         for group in of_type.values():
-            for p, q in zip(group, group[1:]):
+            for p, q in pairwise(group):
                 start, end = m.start(1) + p.start(2), m.start(1) + q.end(2)
                 between = source[m.start(1) + p.end(2) : m.start(1) + q.start(2)]
                 yield made("arguments", start, end, q[2] + between + p[2])
 
 
 def chosen(file: str, each: int) -> list[Mutant]:
-    """All of a file's mutants that are not known to be equivalent; or `each` of a kind, evenly spread, and all barriers."""
+    """All mutants not known to be equivalent; or `each` of a kind, evenly spread, and every barrier."""
     kinds: dict[str, list[Mutant]] = {}
     for m in mutants(file):
         if (file, str(m)) not in EQUIVALENT:

@@ -10,7 +10,6 @@ import dlgpu
 from dlgpu.backend.dispatch import is_floating, registry
 
 FLOATS = ["float32", "float64", "float16", "bfloat16"]
-LENGTHS = [1, 31, 32, 33, 1025]
 GRID = 65535  # blocks along a grid's y and z
 covered: set[str] = set()
 seen: defaultdict[str, set[str]] = defaultdict(set)  # by kernel: what of the list below has been compared
@@ -26,20 +25,25 @@ def covers(*kernels: str) -> Callable:
     return mark
 
 
-def attacks(args: object) -> Iterator[str]:
+def attacks(args: object) -> set[str]:
     """What of the list that every kernel has to bear is in these arguments."""
+    found = set()
     for x in arrays_in(args):
-        rows = x.size if x.ndim < 2 else x.size // max(1, x.shape[-1])
-        yield from ([f"{x.shape[-1]} columns"] if x.ndim and x.size and x.shape[-1] in LENGTHS else [])
-        yield from (["0 rows"] if not x.size else ["1 row"] if len(x) == 1 else []) if x.ndim else []
-        yield from ["more rows than a grid has"] if rows > GRID else []
-        yield from [] if x.flags.c_contiguous else ["not contiguous"]
-        if is_floating(x):
-            size = np.abs(x.astype(np.float64))
-            yield x.dtype.name
-            yield from ["NaN"] if np.isnan(size).any() else []
-            yield from ["large values"] if (size >= 1e4).any() else []
-            yield from ["tiny values"] if ((size > 0) & (size <= 1e-6)).any() else []
+        rows, columns = (x.size, 1) if x.ndim < 2 else (x.size // max(1, x.shape[-1]), x.shape[-1])
+        size = np.abs(x.astype(np.float64)) if is_floating(x) else np.zeros(0)
+        cases = {
+            "0 rows": not x.size,
+            "1 row": x.size and len(np.atleast_1d(x)) == 1,
+            f"{x.size if x.ndim < 2 else columns} columns": x.size,
+            "more rows than a grid has": rows > GRID,
+            "not contiguous": not x.flags.c_contiguous,
+            x.dtype.name: True,
+            "NaN": np.isnan(size).any(),
+            "large values": (size >= 1e4).any(),
+            "tiny values": ((size > 0) & (size <= 1e-6)).any(),
+        }
+        found.update(case for case, there in cases.items() if there)
+    return found
 
 
 def arrays_in(value: object) -> Iterator[np.ndarray]:
@@ -53,9 +57,10 @@ def arrays_in(value: object) -> Iterator[np.ndarray]:
 def agree(name: str, *args: object, ulps: float = 8, size: int = 1, **options: object) -> None:
     """Assert that a kernel in the emulator gives what its reference gives in float64 on the same values.
 
-    Values of 16 bits are widened before the reference sees them. Arguments that are changed in place are compared like results. Each error may be `ulps` units in the last place of
-    the result or of the results' root mean square, times the square root of `size`, the terms summed in each value; and
-    where the equation itself amplifies rounding, four times the error of the reference in the kernel's own precision.
+    Values of 16 bits are widened before the reference sees them. Arguments that are changed in place are compared like
+    results. Each error may be `ulps` units in the last place of the result or of the results' root mean square, times
+    the square root of `size`, the terms summed in each value; and where the equation itself amplifies rounding, four
+    times the error of the reference in the kernel's own precision.
 
     Args:
         name: of the kernel.
