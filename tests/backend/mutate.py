@@ -128,12 +128,12 @@ def tests_of(file: str) -> list[str]:
     return [f"tests/backend/cuda/test_{stem}.py" for stem in stems]
 
 
-def run(folder: Path, tests: list[str], environment: dict[str, str]) -> tuple[int | None, str]:
+def run(folder: Path, tests: list[str], environment: dict[str, str], seconds: int) -> tuple[int | None, str]:
     """pytest's exit status and output; None if it hung."""
     command = [sys.executable, "-m", "pytest", "-x", "-vv", "--tb=short", "-p", "no:cacheprovider", *tests]
     try:
         done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", timeout=TIMEOUT
+            command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", timeout=seconds
         )
     except subprocess.TimeoutExpired as late:
         return None, (late.stdout or b"").decode(errors="replace")
@@ -145,15 +145,18 @@ def verdict(m: Mutant, folder: Path, environment: dict[str, str]) -> str:
     path, tests = folder / "kernels" / m.file, tests_of(m.file)
     path.write_text(m.mutated)
     try:
-        for how, variables in (("", environment), (" under AddressSanitizer", environment | sanitized_environment())):
-            status, output = run(folder, tests, variables)
-            if status:
-                if "the kernel does not compile" in output:
-                    return "no mutant"
-                test = re.findall(r"(test_\w+\.py::\S+)", output.split("short test summary")[0])[-1:] or ["collection"]
-                return test[0] + how + (" (crashed)" if status not in (1, 2) else "")
-            if status is None:
-                return "hung"
+        status, output = run(folder, tests, environment, TIMEOUT)
+        if status is None:
+            return "hung"
+        how = ""
+        if not status:
+            status, output = run(folder, tests, environment | sanitized_environment(), 10 * TIMEOUT)
+            how = " under AddressSanitizer"
+        if "the kernel does not compile" in output:
+            return "no mutant"
+        if status:
+            test = re.findall(r"(test_\w+\.py::\S+)", output.split("short test summary")[0])[-1:] or ["collection"]
+            return test[0] + how + (" (crashed)" if status not in (1, 2) else "")
     finally:
         path.write_text(m.source)
     return "SURVIVED"
