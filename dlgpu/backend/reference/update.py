@@ -109,8 +109,8 @@ def adam_step(values, gradients, mean, square, peak, scalars, decay, beta_1, bet
     scalars: [learning_rate, t], where t += 1 first
     """
     xp = array_namespace(values)
-    scalars[1] += 1
     learning_rate, t = scalars.tolist()
+    scalars[1] = t = t + 1
     _decay(values, decay, learning_rate)
     scratch = _moments(gradients, mean, square, beta_1, beta_2)
     if peak is not None:
