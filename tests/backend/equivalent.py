@@ -3,6 +3,11 @@
 # file, the changed line, the reason
 _LISTED = [
     (
+        "convolution.cu",
+        "while (first <= stride && (start + before - first * dilation) % stride) first++;",
+        "a first tap beyond the stride is none either",
+    ),
+    (
         "embedding.cu",
         "for (long long start = 0; start <= n; start += 256) {",
         "one more turn, over a tile of no indices",

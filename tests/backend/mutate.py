@@ -119,13 +119,13 @@ def chosen(file: str, each: int) -> list[Mutant]:
 
 
 def tests_of(file: str) -> list[str]:
-    """The tests of a kernel file, or of all that include a header; those of short files first."""
+    """The tests of a kernel file, or of all that include a header; first those of fewer and shorter modules."""
     sources = {p.name: p.read_text() for p in KERNELS.glob("*.cu*")}
     users = {file}
     while more := {n for n, text in sources.items() if any(f'#include "{u}"' in text for u in users)} - users:
         users |= more
-    stems = sorted((u.removesuffix(".cu") for u in users if u.endswith(".cu")), key=lambda s: len(sources[f"{s}.cu"]))
-    return [f"tests/backend/cuda/test_{stem}.py" for stem in stems]
+    rows = sorted((u for u in users if u.endswith(".cu")), key=lambda u: ("#ifndef" in sources[u], len(sources[u])))
+    return [f"tests/backend/cuda/test_{row.removesuffix('.cu')}.py" for row in rows]
 
 
 def run(folder: Path, tests: list[str], environment: dict[str, str], seconds: int) -> tuple[int | None, str]:

@@ -87,6 +87,13 @@ def test_what_is_not_finite_reaches_the_chosen_input_only(strides, rng):
     assert 0 < np.isnan(found).sum() <= np.isnan(grad).sum()
 
 
+def test_indices_that_point_out_of_the_image_gather_nothing(rng):
+    geometry = (3, 2), (2, 1), ((2, 0), (1, 1))
+    x = rng.standard_normal((2, 5, 6, 3)).astype("f")
+    shape = registry["max_pool"].reference(x, *geometry)[1].shape
+    agree("max_pool_gather", x, rng.integers(0, 9, shape).astype(np.uint8), *geometry)
+
+
 @pytest.mark.parametrize("device", ["cpu", "emulator"])
 def test_the_first_nan_of_a_window_is_the_largest_value_and_gets_its_gradient(device):
     x = np.array([[1, np.nan, 5], [np.nan, 9, np.nan]], "f").reshape(1, 2, 3, 1)
