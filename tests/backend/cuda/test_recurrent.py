@@ -5,7 +5,7 @@ import pytest
 
 import dlgpu
 from dlgpu.backend.dispatch import registry
-from tests.backend.cuda.hostile import compare, converted, covers
+from tests.backend.cuda.hostile import attacks, compare, converted, covers, seen
 
 CELLS = {"simple_rnn": (1, 1, ()), "lstm": (4, 2, ()), "gru": (3, 1, (False,)), "gru_after": (3, 1, (True,))}
 
@@ -21,6 +21,7 @@ def check(rng, cell, batch, time, features, units, masked=False, initial=True, u
     x, kernel = values(batch, time, features), values(features, width, scale=features**-0.5)
     weights = values(units, width, scale=units**-0.5)
     bias = values(2, width) if cell == "gru_after" else values(width)
+    x.flat[:1] = options.get("first", x.flat[:1])
     if options.get("strided"):
         x, kernel, weights = (np.asfortranarray(a) for a in (x, kernel, weights))
     first = [values(batch, units) if initial else None for _ in range(states)]
@@ -31,6 +32,9 @@ def check(rng, cell, batch, time, features, units, masked=False, initial=True, u
     args = (x, kernel, weights, bias if options.get("bias", True) else None, *first, mask)
     grads = [values(batch, units, time).transpose(0, 2, 1), *(values(batch, units) for _ in range(states))]
     grads = [g if u else None for g, u in zip(grads, (used[0], *[used[1]] * states))]
+
+    seen[name].update(attacks(args))
+    seen[f"{name}_backward"].update(attacks((args, grads)))
 
     def both_ways(forward, backward, args, grads):
         *outputs, saved = forward(*args, *variant)

@@ -1,5 +1,6 @@
 """Every kernel of the CUDA column is compared with its reference in every way that could break it."""
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,15 @@ BITS = ["random_bits", "random_integers", "random_bernoulli", "random_permutatio
 EXEMPT = dict.fromkeys(BITS, FILLS | set(FLOATS)) | dict.fromkeys(["random_uniform", "random_normal"], FILLS)
 
 
-def row_of(kernel):
-    """The domain to which a kernel belongs."""
-    return kernel.reference.__module__.rpartition(".")[2]
+@functools.cache
+def run_tests_of(row):
+    """What compares a domain's kernels, once, where this file is run without the others."""
+    pytest.main([str(Path(__file__).with_name(file)) for file in (f"test_{row}.py", "test_extremes.py")])
 
 
 @pytest.mark.parametrize("name", sorted(KERNELS))
 def test_every_kernel_is_attacked_in_every_way(name):
     wanted = ATTACKS - EXEMPT.get(name, set())
-    if not wanted <= seen[name]:  # its row's tests have not been run before this one
-        pytest.main([str(Path(__file__).with_name(f"test_{row_of(KERNELS[name])}.py"))])
+    if not wanted <= seen[name]:
+        run_tests_of(KERNELS[name].reference.__module__.rpartition(".")[2])
     assert seen[name] >= wanted, f"not tried: {sorted(wanted - seen[name])}"
