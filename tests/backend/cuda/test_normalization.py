@@ -10,7 +10,7 @@ from dlgpu.backend.emulator import launcher
 from dlgpu.backend.reference import normalization as reference
 from tests.backend.cuda.hostile import agree, covers
 
-SHAPES = [(0, 3), (1, 1), (2, 0), (5, 2), (1, 31), (3, 32), (33, 33), (131, 10), (3, 1025), (70000, 3)]
+SHAPES = [(0, 3), (1, 1), (2, 0), (5, 2), (1, 31), (3, 32), (33, 33), (131, 10), (3, 1025), (2500, 33), (70000, 3)]
 
 
 def normal(rng, *shape, dtype="f"):
