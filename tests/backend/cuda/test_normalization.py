@@ -104,7 +104,7 @@ def test_of_sixteen_bits_nothing_but_the_storage_is_rounded(dtype, rng):
 
 
 def test_any_number_of_blocks_gives_the_same_bits(rng, monkeypatch):
-    args = normal(rng, 9000, 70), normal(rng, 9000, 70), normal(rng, 70), rng.uniform(size=9000) < 0.6
+    args = normal(rng, 2500, 70), normal(rng, 2500, 70), normal(rng, 70), rng.uniform(size=2500) < 0.6
     monkeypatch.setattr(launcher, "RESIDENT", 1)
     alone = both_ways(*args)
     for blocks in (2, 5):

@@ -148,10 +148,11 @@ GRID = """
 extern "C" __global__ void rotate(const int* x, int* passed, int* y, unsigned* arrivals, int rounds, int n) {
     __shared__ int sum;
     for (int r = 0; r < rounds; r++) {
+        const int* from = r ? y : x;
         if (threadIdx.x == 0) sum = 0;
         __syncthreads();
         for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
-            passed[i] = (r ? y : x)[(i + 1) % n];
+            passed[i] = from[(i + 1) % n];
             atomicAdd(&sum, 1);
         }
         grid_barrier(arrivals);
