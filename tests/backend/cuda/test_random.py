@@ -5,7 +5,7 @@ import pytest
 
 import dlgpu
 from dlgpu.backend.dispatch import registry
-from tests.backend.cuda.hostile import covers
+from tests.backend.cuda.hostile import covers, on_device
 
 SIZES = [0, 1, 3, 33, 1025, 7001]
 # counters about to wrap, and to carry into the words of the counter
@@ -13,11 +13,10 @@ STATES = [(0, 0), (2**64 - 1, 2**64 - 3), (2**63 + 5, 2**128 - 1), (12345, (7 <<
 
 
 def drawn(name, out, *args):
-    """What a kernel in the emulator and its reference make of `out`."""
+    """What a kernel on the device under test and its reference make of `out`."""
     found, wanted = out.copy(), out.copy()
     assert "cuda" in registry[name].columns
-    with dlgpu.device("emulator"):
-        registry[name](found, *args)
+    on_device(registry[name], found, *args)
     registry[name].reference(wanted, *args)
     return found, wanted
 
@@ -110,8 +109,7 @@ def test_dropout_is_that_of_the_reference(shape, dtype, rng):
         for state in STATES:
             with np.errstate(all="ignore"):
                 wanted = registry["dropout"].reference(x, rate, *state, shape)
-                with dlgpu.device("emulator"):
-                    found = registry["dropout"](x, rate, *state, shape)
+                found = on_device(registry["dropout"], x, rate, *state, shape)
             np.testing.assert_array_equal(found, wanted)
             np.testing.assert_array_equal(np.signbit(found[found == 0]), np.signbit(wanted[wanted == 0]))
             assert found.dtype == wanted.dtype
@@ -121,6 +119,5 @@ def test_dropout_is_that_of_the_reference(shape, dtype, rng):
 def test_masks_broadcast_and_inputs_need_not_be_contiguous(mask_shape, rng):
     for x in (rng.standard_normal((3, 5, 33)), rng.standard_normal((33, 10, 3)).T[:, ::2]):
         x = x.astype("f", order="K")
-        with dlgpu.device("emulator"):
-            found = registry["dropout"](x, 0.4, 1, 2, mask_shape)
+        found = on_device(registry["dropout"], x, 0.4, 1, 2, mask_shape)
         np.testing.assert_array_equal(found, registry["dropout"].reference(x, 0.4, 1, 2, mask_shape))

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-import dlgpu
 from dlgpu.backend.dispatch import registry
-from tests.backend.cuda.hostile import compare, converted, covers
+from tests.backend.cuda.hostile import compare, converted, covers, device_under_test, on_device
 
 CELLS = {"simple_rnn": (1, 1, ()), "lstm": (4, 2, ()), "gru": (3, 1, (False,)), "gru_after": (3, 1, (True,))}
 
@@ -39,9 +38,9 @@ def check(rng, cell, batch, time, features, units, masked=False, initial=True, u
     exact = converted(tuple(args), np.float64), converted(tuple(grads), np.float64)
     kernels = registry[name], registry[f"{name}_backward"]
     wanted_values = both_ways(*(k.reference for k in kernels), *exact)
-    with dlgpu.device("emulator"):
-        assert all("cuda" in k.columns for k in kernels)
-        found = both_ways(*kernels, args, grads)
+    device_under_test()  # registers the column
+    assert all("cuda" in k.columns for k in kernels)
+    found = on_device(lambda args, grads: both_ways(*kernels, args, grads), args, grads)
     ulps = 16 * max(1, batch * time * (units + features)) ** 0.5
     compare(cell, found, tuple(wanted_values), tuple(wanted_values), ulps)
     if masked:
@@ -92,6 +91,5 @@ def test_saturated_gates_and_nan(name, rng):
     x = np.array([[[1e4], [-1e4]], [[1.0], [np.nan]]], "f")
     args = (x, np.ones((1, parts * 2), "f"), np.ones((2, parts * 2), "f"), None, *[None] * states, None)
     wanted = registry[name].reference(*converted(args, np.float64))
-    with dlgpu.device("emulator"):
-        found = registry[name](*args)
+    found = on_device(registry[name], *args)
     compare(name, found[:-1], wanted[:-1], wanted[:-1], 16)

@@ -5,7 +5,7 @@ import pytest
 
 import dlgpu
 from dlgpu.backend.reference import update
-from tests.backend.cuda.hostile import agree, covers
+from tests.backend.cuda.hostile import agree, covers, on_device
 
 EDGES = [0.0, -0.0, 1e-30, -1e-30, 1e4, -1e4, np.inf, -np.inf, np.nan]
 SIZES = [0, 1, 31, 32, 33, 1025, 70001]
@@ -82,8 +82,7 @@ def test_the_norm_is_summed_in_double_precision_and_always_alike(size, dtype, rn
     x = values(rng, size, dtype, edges=False)
     if dtype != "float16":
         x *= 1e30  # the squares do not fit into float32
-    with dlgpu.device("emulator"):
-        found, again = update.square_norm(x), update.square_norm(x)
+    found, again = on_device(update.square_norm, x), on_device(update.square_norm, x)
     assert found.dtype == np.float64
     assert found.shape == ()
     np.testing.assert_allclose(found, update.square_norm.reference(x), rtol=1e-13)
