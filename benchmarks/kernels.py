@@ -77,7 +77,7 @@ def everything(s: Sizes) -> None:
     differentiated(lambda p: ops.binary_cross_entropy(p, targets), shares)
     differentiated(lambda x, a, b: ops.batch_normalization(x, a, b)[0], x, row, row)
     differentiated(ops.layer_normalization, x, row, row)
-    ops.normalize(*(dlgpu.current_device().asarray(a) for a in (x, row, row**2, row, row)))
+    ops.normalize(*(dlgpu.Tensor(dlgpu.current_device().asarray(a)) for a in (x, row, row**2, row, row)))
     differentiated(lambda table: ops.gather(table, labels), normal(s.features, s.features))
     images, kernel = normal(*s.image), normal(3, 3, s.image[3], s.filters) / 10
     differentiated(lambda x, k, b: ops.conv2d(x, k, b, 2, "same", activation="relu"), images, kernel, normal(s.filters))
