@@ -95,9 +95,9 @@ def everything(s: Sizes) -> None:
     registry["random_bits"](dlgpu.current_device().empty(s.values, np.uint32), 0, 0)
     optimizers = dlgpu.optimizers
     for optimizer in (
-        optimizers.SGD(0.1, momentum=0.9),
+        optimizers.SGD(0.1, momentum=0.9, clipnorm=1.0),
         optimizers.RMSprop(),
-        optimizers.Adagrad(),
+        optimizers.Adagrad(weight_decay=0.01),
         optimizers.AdamW(clipvalue=0.5),
         optimizers.Nadam(global_clipnorm=1.0),
     ):

@@ -86,7 +86,7 @@ def test_the_norm_is_summed_in_double_precision_and_always_alike(size, dtype, rn
     x = values(rng, size, dtype, edges=False)
     if dtype != "float16":
         x *= 1e30  # the squares do not fit into float32
-    found, again = on_device(update.square_norm, x), on_device(update.square_norm, x)
+    found, again = (on_device(update.square_norm, x) for _ in range(2))
     assert found.dtype == np.float64
     assert found.shape == ()
     np.testing.assert_allclose(found, update.square_norm.reference(x), rtol=1e-13)
