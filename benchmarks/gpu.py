@@ -95,7 +95,31 @@ def steps_here(device: str) -> dict:
     return {program: measure("dlgpu", program, epochs=3) for program in programs.ROWS}
 
 
-HERE = {"first": first_here, "programs": programs_here, "steps": steps_here}
+def machine(device: str) -> dict:
+    """Names and versions."""
+    found = {"python": platform.python_version(), "system": platform.platform(), "cores": cores()}
+    found |= {"dlgpu": dlgpu.__version__, "numpy": np.__version__, "compiler": compiler.compiler()}
+    if dlgpu.device(device).on_host:
+        return found
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    properties = runtime.getDeviceProperties(dlgpu.device(device).index)
+    found |= {"gpu": properties["name"].decode(), "memory": int(properties["totalGlobalMem"])}
+    found |= {"capability": f"{properties['major']}.{properties['minor']}", "cupy": cupy.__version__}
+    found |= {"cuda_runtime": runtime.runtimeGetVersion(), "cuda_driver": runtime.driverGetVersion()}
+    packages = "nvmath-python", "nvidia-cuda-nvrtc", "pytest", "pytest-xdist"
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    smi = shutil.which("nvidia-smi")
+    if smi:
+        query = [smi, "--query-gpu=driver_version", "--format=csv,noheader"]
+        found["driver"] = run(query, 20).stdout.strip()
+    return found
+
+
+HERE = {"machine": machine, "first": first_here, "programs": programs_here, "steps": steps_here}
 
 
 def child(part: str, device: str, seconds: float, **environment: str) -> dict:
@@ -164,30 +188,6 @@ PARTS: dict[str, tuple[Callable[..., Part], float]] = {
 }
 
 
-def machine(device: str) -> dict:
-    """Names and versions."""
-    found = {"python": platform.python_version(), "system": platform.platform(), "cores": cores()}
-    found |= {"dlgpu": dlgpu.__version__, "numpy": np.__version__, "compiler": compiler.compiler()}
-    if dlgpu.device(device).on_host:
-        return found
-    import cupy
-
-    runtime = cupy.cuda.runtime
-    properties = runtime.getDeviceProperties(dlgpu.device(device).index)
-    found |= {"gpu": properties["name"].decode(), "memory": int(properties["totalGlobalMem"])}
-    found |= {"capability": f"{properties['major']}.{properties['minor']}", "cupy": cupy.__version__}
-    found |= {"cuda_runtime": runtime.runtimeGetVersion(), "cuda_driver": runtime.driverGetVersion()}
-    packages = "nvmath-python", "nvidia-cuda-nvrtc", "pytest", "pytest-xdist"
-    for package in packages:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    smi = shutil.which("nvidia-smi")
-    if smi:
-        query = [smi, "--query-gpu=driver_version", "--format=csv,noheader"]
-        found["driver"] = run(query, 20).stdout.strip()
-    return found
-
-
 def _commit() -> str | None:
     with contextlib.suppress(OSError):
         done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -254,8 +254,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(HERE[options.here](str(place))))
         return 0
     began = time.time()
-    result: dict[str, Any] = {"device": str(place), "commit": _commit(), "machine": machine(str(place))}
-    result |= {"seconds": 0.0, "ok": True, "parts": {}}
+    result: dict[str, Any] = {"device": str(place), "commit": _commit()}
+    try:
+        result["machine"] = child("machine", str(place), 40)
+    except PartError as error:
+        result["machine"] = {"error": str(error)}
+    result |= {"seconds": 0.0, "ok": "error" not in result["machine"], "parts": {}}
     parts = PARTS | {"tests": (functools.partial(run_tests, paths=options.tests), PARTS["tests"][1])}
     for name in [n for n in parts if n in chosen]:
         print(f"{name} ...", flush=True)
