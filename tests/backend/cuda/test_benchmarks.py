@@ -1,6 +1,7 @@
 """The run on a GPU, tried out on the emulator: what it finds is in its file, whatever happens to a part."""
 
 import json
+import os
 import sys
 
 import pytest
@@ -59,6 +60,17 @@ def test_a_part_that_breaks_does_not_lose_the_others(tmp_path, monkeypatch):
     parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
     assert parts["steps"]["error"] == "a driver fell over"
     assert parts["kernels"]["ok"]
+
+
+@pytest.mark.parametrize(("summary", "status", "errors"), [("ERROR", 0, 0), ("RACECHECK", 9, 3)])
+def test_what_a_sanitizer_finds_is_counted_and_fails(summary, status, errors, tmp_path, monkeypatch):
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text(f"#!/bin/sh\necho '========= {summary} SUMMARY: {errors} errors'\nexit {status}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    found, ok = gpu.sanitizers("cuda", 20)
+    assert ok == (errors == 0)
+    assert [found[name]["errors"] for name in gpu.SANITIZERS] == [errors, errors]
 
 
 @pytest.mark.parametrize("hanging", ["while True: pass", "import time; time.sleep(60)"])
