@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+GRACE = 20  # seconds; pytest-xdist waits for its workers for ten
 
 
 class PartError(Exception):
@@ -26,7 +27,7 @@ def run(
 
     Args:
         command: words.
-        seconds: the limit; a command that reaches it is interrupted, has ten seconds for its report, and gives 124.
+        seconds: the limit; a command that reaches it is interrupted, has GRACE seconds for its report, and gives 124.
         environment: variables beside those of this process.
     Returns:
         its exit status, and what it said on both streams.
@@ -44,10 +45,10 @@ def run(
     try:
         said, status = child.communicate(timeout=seconds)[0], child.returncode
     except subprocess.TimeoutExpired:
-        child.send_signal(signal.SIGINT)
+        os.killpg(child.pid, signal.SIGINT)
         said, status = "", 124
         with contextlib.suppress(subprocess.TimeoutExpired):
-            said = child.communicate(timeout=10)[0]
+            said = child.communicate(timeout=GRACE)[0]
         said += f"\nstopped after {seconds:.0f} s"
     finally:
         with contextlib.suppress(ProcessLookupError):
