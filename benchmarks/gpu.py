@@ -19,8 +19,8 @@ The file is one object: `device` (as asked for), `commit`, `machine` (what is th
     kernels     by kernel: milliseconds, and GB/s of its arguments and results
     sanitizers  by tool: `errors`, or why it was `not_run`, and what it said
     tests       `passed`, `failed`, `skipped`; those of kernels against their references in float64 again by themselves;
-                `failures` by name with their message; `not_run`, files that need what is not installed; `exit`, pytest's
-                status, or 124 if the time limit stopped it
+                `failures` by name with their message; `not_run`, files that need what is not installed; `exit`, the
+                status of pytest, or 124 if the time limit stopped it
 """
 
 import argparse
