@@ -9,6 +9,7 @@ spills from registers to memory, and the share of the multiprocessor's threads t
 import argparse
 import functools
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Sequence
@@ -68,13 +69,14 @@ def compiled(code: Source, defines: Sequence[str], architecture: str) -> dict[st
         defines: as for `Source.launch`, with those of STORAGE.
         architecture: such as "sm_90".
     Returns:
-        what each kernel takes; kept on disk by the content of all that it is made from.
+        what each kernel takes; kept on disk by the content of all that it is made from, this code too.
     Raises:
         KernelError: NVRTC's message.
     """
     text, options = for_nvrtc(code, defines)
     options += (*CUPY_ADDS, f"-arch={architecture}", "-Xptxas=-v")
-    key = hashlib.sha256("\0".join((text, *options, _version())).encode()).hexdigest()[:32]
+    reading = inspect.getsource(_compile), inspect.getsource(_resources)
+    key = hashlib.sha256("\0".join((text, *options, _version(), *reading)).encode()).hexdigest()[:32]
     path = cache_folder() / "nvrtc" / f"{key}.json"
     if not path.exists():
         found = _resources(_compile(text, (*options, f"-I{_headers()}")))
