@@ -1,6 +1,7 @@
 """CUDA C++ sources, and how their kernels are launched: by CuPy on a GPU, by the emulator on NumPy arrays."""
 
 import functools
+import hashlib
 import math
 from collections.abc import Sequence
 from importlib import import_module
@@ -161,13 +162,30 @@ def _on_gpu(code: Source, defines: tuple[str, ...], name: str, shared: int) -> A
 def _gpu_module(code: Source, defines: tuple[str, ...]) -> Any:
     """The module that NVRTC makes, from CuPy's cache on disk if it is there."""
     cupy = import_module("cupy")
-    options = ("-std=c++17", f"-I{FOLDER}", *(f"-D{d}" for d in defines))
-    module = cupy.RawModule(code=f'#line 1 "{code.filename}"\n{code.text}', options=options)
+    text, options = for_nvrtc(code, defines)
+    module = cupy.RawModule(code=text, options=options)
     try:
         module.compile()
     except cupy.cuda.compiler.CompileException as error:
         raise KernelError(f"the kernel does not compile:\n{error}") from None
     return module
+
+
+def for_nvrtc(code: Source, defines: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The text and the options that NVRTC gets.
+
+    CuPy's cache on disk knows a module by these alone, so the headers' hash is among the options: without it a changed
+    header would not be compiled.
+    """
+    text = f'#line 1 "{code.filename}"\n{code.text}'
+    return text, ("-std=c++17", f"-I{FOLDER}", f"-DHEADERS=0x{headers_hash(FOLDER)}", *(f"-D{d}" for d in defines))
+
+
+@functools.cache
+def headers_hash(folder: Path) -> str:
+    """A hash of the headers in a folder."""
+    texts = "\0".join(path.read_text() for path in sorted(folder.glob("*.cuh")))
+    return hashlib.sha256(texts.encode()).hexdigest()[:8]
 
 
 @functools.cache

@@ -1,12 +1,14 @@
-"""What holds CUDA kernels to their references: the same values, in float64 there and in the emulator here."""
+"""What holds CUDA kernels to their references: the same values, in float64 there and on the device under test here."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 import dlgpu
+from dlgpu.backend.devices import Device, to_host
 from dlgpu.backend.dispatch import is_floating, registry
 
 FLOATS = ["float32", "float64", "float16", "bfloat16"]
@@ -55,7 +57,7 @@ def arrays_in(value: object) -> Iterator[np.ndarray]:
 
 
 def agree(name: str, *args: object, ulps: float = 8, size: int = 1, **options: object) -> None:
-    """Assert that a kernel in the emulator gives what its reference gives in float64 on the same values.
+    """Assert that a kernel on the device under test gives what its reference gives in float64 on the same values.
 
     Values of 16 bits are widened before the reference sees them. Arguments that are changed in place are compared like
     results. Each error may be `ulps` units in the last place of the result or of the results' root mean square, times
@@ -73,12 +75,41 @@ def agree(name: str, *args: object, ulps: float = 8, size: int = 1, **options: o
     seen[name].update(attacks(args))
     exact, given, rounded = converted(args, np.float64), _copied(args), converted(_copied(args), np.float32)
     with np.errstate(all="ignore"):
-        wanted = kernel.reference(*exact, **options)
-        plain = kernel.reference(*rounded, **options)
-        with dlgpu.device("emulator"):
-            found = kernel(*given, **options)
+        with dlgpu.device("cpu"):  # references call other kernels
+            wanted = kernel.reference(*exact, **options)
+            plain = kernel.reference(*rounded, **options)
+        found = on_device(kernel, *given, **options)
         compare(name, found, wanted, plain, ulps * size**0.5)
         compare(f"{name}, arguments", given, exact, rounded, ulps * size**0.5)
+
+
+def device_under_test() -> Device:
+    """The GPU where that is the current device (DLGPU_DEVICE=cuda), else the emulator."""
+    current = dlgpu.current_device()
+    return dlgpu.device("emulator") if current.on_host else current
+
+
+def on_device(function: Callable, *args: Any, **options: Any) -> Any:
+    """Call a function of arrays on the device under test; what it returns and changes comes back to the host."""
+    with device_under_test() as device:
+        if device.on_host:
+            return function(*args, **options)
+        moved = _mapped(lambda x: _moved(device, x), args)
+        found = _mapped(to_host, function(*moved, **options))
+        _mapped(lambda host, there: np.copyto(host, to_host(there)), args, moved)
+        return found
+
+
+def _moved(device: Device, x: np.ndarray) -> Any:
+    """The array on a device; what is not contiguous stays so."""
+    return device.asarray(x) if x.flags.c_contiguous else device.asarray(np.stack([x, x], -1))[..., 0]
+
+
+def _mapped(function: Callable, value: Any, *others: Any) -> Any:
+    """The value with a function applied to each array in it, beside those of others of the same structure."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(_mapped(function, *each) for each in zip(value, *others))
+    return function(value, *others) if hasattr(value, "flags") and not isinstance(value, np.generic) else value
 
 
 def _copied(value: object) -> object:

@@ -7,7 +7,7 @@ import dlgpu
 from dlgpu.backend.cuda import geometry
 from dlgpu.backend.cuda.source import source
 from dlgpu.backend.reference.embedding import gather, scatter_add
-from tests.backend.cuda.hostile import agree, covers
+from tests.backend.cuda.hostile import agree, covers, on_device
 
 SIZES = [
     (0, 3, 4),
@@ -93,8 +93,7 @@ def test_values_are_added_in_ascending_order(n, rng):
     values, indices = normal(rng, n, 3), rng.integers(0, 4, n)
     wanted = np.zeros((4, 3), "f")
     np.add.at(wanted, indices, values)
-    with dlgpu.device("emulator"):
-        np.testing.assert_array_equal(scatter_add(values, indices, 4), wanted)
+    np.testing.assert_array_equal(on_device(scatter_add, values, indices, 4), wanted)
 
 
 @pytest.mark.parametrize("index", [-1, 3])

@@ -7,7 +7,7 @@ import pytest
 import dlgpu
 from dlgpu.backend.cuda import geometry
 from dlgpu.backend.dispatch import registry
-from tests.backend.cuda.hostile import FLOATS, attacks, covers, seen
+from tests.backend.cuda.hostile import FLOATS, attacks, covers, on_device, seen
 
 SIZES = [0, 1, 3, 31, 32, 33, 1025, 70001]
 # counters about to wrap, and to carry into the words of the counter
@@ -16,12 +16,11 @@ STATES = [(0, 0), (2**64 - 1, 2**64 - 3), (2**63 + 5, 2**128 - 1), (12345, (7 <<
 
 
 def drawn(name, out, *args):
-    """What a kernel in the emulator and its reference make of `out`."""
+    """What a kernel on the device under test and its reference make of `out`."""
     found, wanted = out.copy(), out.copy()
     assert "cuda" in registry[name].columns
     seen[name].update(attacks(out))
-    with dlgpu.device("emulator"):
-        registry[name](found, *args)
+    on_device(registry[name], found, *args)
     registry[name].reference(wanted, *args)
     return found, wanted
 
@@ -130,8 +129,7 @@ def test_dropout_is_that_of_the_reference(shape, dtype, rng):
         for state in STATES:
             with np.errstate(all="ignore"):
                 wanted = registry["dropout"].reference(x, rate, *state, shape)
-                with dlgpu.device("emulator"):
-                    found = registry["dropout"](x, rate, *state, shape)
+                found = on_device(registry["dropout"], x, rate, *state, shape)
             assert found.dtype == wanted.dtype
             found, wanted = found.astype("d"), wanted.astype("d")
             np.testing.assert_array_equal(found, wanted)
@@ -143,6 +141,5 @@ def test_masks_broadcast_and_inputs_need_not_be_contiguous(mask_shape, rng):
     for x in (rng.standard_normal((3, 5, 33)), rng.standard_normal((33, 10, 3)).T[:, ::2]):
         x = x.astype("f", order="K")
         seen["dropout"].update(attacks(x))
-        with dlgpu.device("emulator"):
-            found = registry["dropout"](x, 0.4, 1, 2, mask_shape)
+        found = on_device(registry["dropout"], x, 0.4, 1, 2, mask_shape)
         np.testing.assert_array_equal(found, registry["dropout"].reference(x, 0.4, 1, 2, mask_shape))

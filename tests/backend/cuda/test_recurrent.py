@@ -8,7 +8,7 @@ from dlgpu.backend.cuda.source import Source, shared_limit
 from dlgpu.backend.devices import EMULATOR
 from dlgpu.backend.dispatch import registry
 from dlgpu.backend.emulator import launcher
-from tests.backend.cuda.hostile import attacks, compare, converted, covers, seen
+from tests.backend.cuda.hostile import attacks, compare, converted, covers, device_under_test, on_device, seen
 
 CELLS = {"simple_rnn": (1, 1, ()), "lstm": (4, 2, ()), "gru": (3, 1, (False,)), "gru_after": (3, 1, (True,))}
 
@@ -46,9 +46,9 @@ def check(rng, cell, batch, time, features, units, masked=False, initial=True, u
     exact = converted(tuple(args), np.float64), converted(tuple(grads), np.float64)
     kernels = registry[name], registry[f"{name}_backward"]
     wanted_values = both_ways(*(k.reference for k in kernels), *exact)
-    with dlgpu.device("emulator"):
-        assert all("cuda" in k.columns for k in kernels)
-        found = both_ways(*kernels, args, grads)
+    device_under_test()  # registers the column
+    assert all("cuda" in k.columns for k in kernels)
+    found = on_device(lambda args, grads: both_ways(*kernels, args, grads), args, grads)
     ulps = 16 * max(1, batch * time * (units + features)) ** 0.5
     compare(cell, found, tuple(wanted_values), tuple(wanted_values), ulps)
     if masked:
@@ -75,16 +75,18 @@ def test_units_that_do_not_fit_a_block_both_ways_run_without_the_kernels(cell, r
     monkeypatch.setattr(Source, "launch", lambda self, name, *args, **options: launched.append(name))
     most = {"simple_rnn": 2, "lstm": 9}.get(cell, 7)
     monkeypatch.setattr(launcher, "SHARED", 33 * 4 * most - 1)
-    check(rng, cell, 3, 4, 2, 33, masked=True)
-    assert not launched
-    monkeypatch.undo()
-    monkeypatch.setattr(launcher, "SHARED", 33 * 4 * most)
-    check(rng, cell, 3, 4, 2, 33, masked=True)
+    with dlgpu.device("emulator"):
+        check(rng, cell, 3, 4, 2, 33, masked=True)
+        assert not launched
+        monkeypatch.undo()
+        monkeypatch.setattr(launcher, "SHARED", 33 * 4 * most)
+        check(rng, cell, 3, 4, 2, 33, masked=True)
 
 
 def test_more_units_than_shared_memory_holds(rng):
     units = shared_limit(EMULATOR) // (9 * 8) + 1
-    check(rng, "lstm", 2, 2, 3, units, dtype="float64")
+    with dlgpu.device("emulator"):
+        check(rng, "lstm", 2, 2, 3, units, dtype="float64")
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -117,6 +119,5 @@ def test_saturated_gates_and_nan(name, rng):
     x = np.array([[[1e4], [-1e4]], [[1.0], [np.nan]]], "f")
     args = (x, np.ones((1, parts * 2), "f"), np.ones((2, parts * 2), "f"), None, *[None] * states, None)
     wanted = registry[name].reference(*converted(args, np.float64))
-    with dlgpu.device("emulator"):
-        found = registry[name](*args)
+    found = on_device(registry[name], *args)
     compare(name, found[:-1], wanted[:-1], wanted[:-1], 16)

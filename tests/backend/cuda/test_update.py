@@ -8,7 +8,7 @@ from dlgpu import optimizers
 from dlgpu.backend.cuda.source import Source
 from dlgpu.backend.reference import update
 from dlgpu.parameters import Parameter, flatten
-from tests.backend.cuda.hostile import FLOATS, agree, attacks, covers, seen
+from tests.backend.cuda.hostile import FLOATS, agree, attacks, covers, on_device, seen
 
 EDGES = [0.0, -0.0, 1e-30, -1e-30, 1e4, -1e4, np.inf, -np.inf, np.nan]
 SIZES = [0, 1, 31, 32, 33, 1025, 70001]
@@ -88,8 +88,7 @@ def test_the_norm_is_summed_in_double_precision_and_always_alike(size, dtype, rn
         x *= 1e30  # the squares do not fit into float32
     x[:3] = 1e-7
     seen["square_norm"].update(attacks(x))
-    with dlgpu.device("emulator"):
-        found, again = update.square_norm(x), update.square_norm(x)
+    found, again = (on_device(update.square_norm, x) for _ in range(2))
     assert found.dtype == np.float64
     assert found.shape == ()
     np.testing.assert_allclose(found, update.square_norm.reference(x.astype("d")), rtol=1e-13)
