@@ -131,6 +131,8 @@ def test_inputs_that_are_not_contiguous(groups, rng):
     placed = (1, 1), ((0, 0), (0, 0)), (1, 1), groups
     assert not any(a.flags.c_contiguous for a in (x, kernel, bias, grad, saved))
     agree("convolution", x, kernel, bias, "linear", *placed, size=18)
+    agree("convolution_data_gradient", grad, kernel, x.shape[1:3], *placed, size=36)
+    agree("convolution_kernel_gradient", x, grad, kernel.shape[:2], *placed, size=60)
     for name in ("relu", "linear"):
         agree("convolution_backward", grad, x, kernel, saved, name, (True, True, True), *placed, size=60)
 

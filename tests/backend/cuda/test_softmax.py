@@ -159,7 +159,7 @@ def test_more_rows_than_a_grid_has_teams(columns, rng, monkeypatch):
 
 
 def test_probabilities_at_the_edges(rng):
-    edges = np.array([0, 1e-9, 1e-7, 2e-7, 0.5, 1 - 1e-7, 1, 1.5, -0.5, np.nan])
+    edges = np.array([0, 1e-9, 1e-7, 2e-7, 0.5, 1 - 1e-7, 1, 1.5, -0.5, 1e5, -1e5, np.nan])
     p, targets = np.repeat(edges, 3)[:, None], np.tile([0, 1, 0.3], len(edges))[:, None]
     both_ways("binary_cross_entropy", p, targets)
     both_ways("categorical_cross_entropy", np.hstack([p, 1 - p]), np.hstack([targets, 1 - targets]))
