@@ -137,10 +137,17 @@ def current_device() -> Device:
 
 
 def array_namespace(array: Any) -> ModuleType:
-    """The library that an array belongs to: the module `numpy` or `cupy`."""
+    """The library that an array belongs to: the module `numpy` or `cupy`.
+
+    Raises:
+        TypeError: it is neither's.
+    """
     if isinstance(array, (np.ndarray, np.generic)):
         return np
-    return sys.modules[type(array).__module__.partition(".")[0]]
+    cupy = sys.modules.get("cupy")
+    if cupy is None or not isinstance(array, cupy.ndarray):
+        raise TypeError(f"expected an array of NumPy or CuPy, got {type(array).__module__}.{type(array).__qualname__}")
+    return cupy
 
 
 def device_of(array: Any) -> Device:
