@@ -5,6 +5,7 @@
 
 import inspect
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def found(name: str) -> Any:
 
 
 if __name__ == "__main__":
+    sys.path = [p for p in sys.path if Path(p).resolve() != FILE.parent]  # where the stand-in is
     print(FILE.read_text().split("\n\n")[0], end="\n\n")
     for known in sorted(recorded()):
         print(known, described(found(known)))

@@ -150,8 +150,8 @@ class ndarray:
 
     def _places(self, key):
         """The index for the array on the host. As in CuPy, integers of an array wrap around instead of failing."""
-        items = list(key) if isinstance(key, tuple) else [np.array(key, int) if key == [] else key]
-        items = [np.array(i) if isinstance(i, list) else i for i in items]
+        items = list(key) if isinstance(key, tuple) else [key]
+        items = [np.array(i, None if i else int) if isinstance(i, list) else i for i in items]
         arrays = [i for i in items if isinstance(i, (ndarray, np.ndarray))]
         kinds = {a.dtype.kind for a in arrays}
         if kinds - set("iub"):
