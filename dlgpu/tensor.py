@@ -104,7 +104,7 @@ class Tensor:
             if self.size != 1:
                 raise ValueError(f"backward() of a tensor of shape {self.shape} needs a gradient of that shape")
             return wrap(device_of(self.array).array_namespace.ones_like(self.array))
-        gradient = as_tensor(gradient, self.dtype, self.device)
+        gradient = as_tensor(gradient, self.dtype, self.device).to(self.device)
         if gradient.shape != self.shape:
             raise ValueError(f"expected a gradient of shape {self.shape}, got {gradient.shape}")
         return gradient

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import ModuleType
@@ -57,6 +58,15 @@ class Device:
             return np.empty(shape, dtype)
         with self.array_namespace.cuda.Device(self.index):
             return self.array_namespace.empty(shape, dtype)
+
+    def sender(self) -> Callable[[Sequence, Sequence], list]:
+        """A function that moves batches here, for a run of many: of a list of arrays and one of dtypes (or None).
+
+        On a GPU the copies run beside the computation; a batch's arrays last until the batch after the next.
+        """
+        if self.on_host:
+            return lambda arrays, dtypes: [self.asarray(a, d) for a, d in zip(arrays, dtypes)]
+        return importlib.import_module("dlgpu.backend.cuda.staging").Staging(self.index)
 
     def __enter__(self) -> "Device":
         _stack.set((*_stack.get(), self))

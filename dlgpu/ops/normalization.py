@@ -7,7 +7,7 @@ from typing import Any
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import normalization as kernels
 from dlgpu.ops.differentiation import with_composite
-from dlgpu.ops.elementwise import floating, raw, sqrt, square
+from dlgpu.ops.elementwise import floating, raw, sqrt, square, together
 from dlgpu.ops.reduction import mean, sum
 from dlgpu.ops.shape import axes_of, axis_of, reshape, transpose
 from dlgpu.tensor import Tensor, beside, record, wrap
@@ -80,7 +80,7 @@ def normalize(
     Raises:
         ValueError: shapes that do not fit.
     """
-    x, average, variance = floating(x), floating(average), floating(variance)
+    x, average, variance = map(floating, together(x, average, variance))
     channels = _check("normalize", x, axis, scale, offset, average, variance)
     rows, back = _as_rows(x, (axis_of(axis, x.ndim),), channels)
     inputs = (rows, average, variance, scale, offset)

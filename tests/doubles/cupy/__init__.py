@@ -216,7 +216,7 @@ def _strict(implementation, name, signature, method=False):
     return call
 
 
-_CREATION = {"arange", "empty", "empty_like", "full", "full_like", "ones", "ones_like", "zeros", "zeros_like"}
+_CREATION = {"arange", "empty", "eye", "empty_like", "full", "full_like", "ones", "ones_like", "zeros", "zeros_like"}
 array = _array_from
 
 for _name, _text in _signatures.recorded().items():
