@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dlgpu import initializers
-from dlgpu.backend.devices import Device, current_device
+from dlgpu.backend.devices import Device, current_device, to_host
 from dlgpu.data.structure import leaves, map_shapes, map_structure
 from dlgpu.layers.symbol import Call, is_symbolic
 from dlgpu.ops.elementwise import astype
@@ -240,7 +240,7 @@ class Layer(Configurable):
             dtype: the layer's by default.
         """
         dtype = np.dtype(dtype or self.dtype)
-        drawn = np.array(initializers.get(initializer)(tuple(shape), dtype=dtype), dtype, order="C")
+        drawn = np.array(to_host(initializers.get(initializer)(tuple(shape), dtype=dtype)), dtype, order="C")
         if drawn.shape != tuple(shape):
             self.fail(f"expected {initializer!r} to make {name} of shape {tuple(shape)}, got {drawn.shape}")
         made = Parameter(

@@ -152,7 +152,9 @@ class Recurrent(Noise, abstract=True):
                 f"is stateful and has the states of a batch of {len(self.states[0])}; got a batch of {len(inputs)}. "
                 "Call reset_state() before a batch of another size"
             )
-        return [self._convert(wrap(s.array.copy())) for s in self.states]  # the tape may need them after they have been overwritten
+        return [
+            self._convert(wrap(s.array.copy())) for s in self.states
+        ]  # the tape may need them after they have been overwritten
 
     def _carry(self, states: list) -> None:
         if [(s.shape, s.device) for s in self.states] != [(s.shape, s.device) for s in states]:

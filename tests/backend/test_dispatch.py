@@ -90,7 +90,7 @@ def test_the_namespace_of_an_array_is_its_library(elsewhere):
     assert array_namespace(X) is array_namespace(X[0]) is np
     assert (column_of(array), column_of(X)) == ("cuda", "cpu")
     for other in ([1.0], types.SimpleNamespace(__cuda_array_interface__={})):  # such as PyTorch's on a GPU
-        with pytest.raises(TypeError, match="expected an array of NumPy or CuPy, got (builtins.list|types.Simple)"):
+        with pytest.raises(TypeError, match=r"expected an array of NumPy or CuPy, got (builtins.list|types.Simple)"):
             array_namespace(other)
 
 

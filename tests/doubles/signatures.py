@@ -1,6 +1,6 @@
 """What the stand-in for CuPy takes from the real one: its names and their arguments, in signatures.txt.
 
-    python tests/doubles/signatures.py     prints the file anew, from the CuPy that is installed, for the names in it
+python tests/doubles/signatures.py     prints the file anew, from the CuPy that is installed, for the names in it
 """
 
 import inspect

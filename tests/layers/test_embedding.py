@@ -54,7 +54,10 @@ def test_indices_out_of_range_and_wrong_arguments():
     layer = Embedding(4, 2, name="words")
     for x in ([[4]], [[-1, 2]], [[0.0, 7.0]]):
         # to find it on a GPU would mean to wait for it: there it gives NaN
-        with dlgpu.device("cpu"), pytest.raises(ValueError, match=r"Embedding 'words': expected indices from 0 to 3, got -?\d to \d"):
+        with (
+            dlgpu.device("cpu"),
+            pytest.raises(ValueError, match=r"Embedding 'words': expected indices from 0 to 3, got -?\d to \d"),
+        ):
             layer(np.array(x))
     for arguments in ((0, 2), (4, -1), (2.5, 2), (True, 2)):
         with pytest.raises(ValueError, match="must be a positive integer"):

@@ -1,7 +1,7 @@
 """Batches on their way to a GPU: gathered in page-locked memory, and copied by a stream beside the computation.
 
-The copy of a batch starts while the GPU is still at work on the one before. Batches take turns in slots, each a buffer of
-the host and one of the GPU, and events say when a buffer may be written to:
+The copy of a batch starts while the GPU is still at work on the one before. Batches take turns in slots, each a buffer
+of the host and one of the GPU, and events say when a buffer may be written to:
 
     the host fills a slot       once its last copy is done
     the stream copies it        once the computation on the batch that was in it is done
@@ -81,12 +81,12 @@ class Staging:
             compute.record(before.used)  # all work on the last batch has been given to the GPU by now
         self.turn = (self.turn + 1) % SLOTS
         slot = self.slots[self.turn]
+        if slot is not None:
+            slot.copied.synchronize()
         # a view that somebody keeps holds the buffer; the slot itself and this call hold it too
         if slot is None or len(slot.host) < size or sys.getrefcount(slot.device) > 2:
             slot = self.slots[self.turn] = Slot(self.cupy, size)
             compute.record(slot.used)  # its memory may come from work that is not done yet
-        else:
-            slot.copied.synchronize()
         self.stream.wait_event(slot.used)
         return slot
 

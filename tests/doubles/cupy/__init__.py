@@ -5,13 +5,32 @@ CuPy has (signatures.txt, which tests/parity compares with it) and is as strict:
 the host are no operands, indices wrap around, and streams must be ordered by events. `empty` is filled with garbage.
 """
 
+import builtins
 import ctypes
+import functools
 import importlib.util
 from pathlib import Path
 
 import numpy as np
-from numpy import bool_, float16, float32, float64, iinfo, inf, int8, int16, int32, int64, nan, newaxis, pi
-from numpy import uint8, uint16, uint32, uint64
+from numpy import (
+    bool_,
+    float16,
+    float32,
+    float64,
+    iinfo,
+    inf,
+    int8,
+    int16,
+    int32,
+    int64,
+    nan,
+    newaxis,
+    pi,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
 
 __version__ = "14.2.0"
 
@@ -144,7 +163,7 @@ def _foreign(obj):
     about = obj.__cuda_array_interface__
     dtype, (pointer, _) = np.dtype(about["typestr"]), about["data"]
     strides = about["strides"] or np.empty(about["shape"], dtype).strides
-    extent = sum((n - 1) * s for n, s in zip(about["shape"], strides)) + dtype.itemsize
+    extent = builtins.sum((n - 1) * s for n, s in zip(about["shape"], strides)) + dtype.itemsize
     data = (ctypes.c_byte * extent).from_address(pointer)
     return made(np.ndarray(about["shape"], dtype, data, strides=strides), base=obj)
 
@@ -260,7 +279,7 @@ def _operators():
     for own, known in {**compared, "eq": "equal", "ne": "not_equal"}.items():
         setattr(ndarray, f"__{own}__", operator(globals()[known], ""))
     for own, known in {"neg": "negative", "abs": "absolute", "invert": "invert"}.items():
-        setattr(ndarray, f"__{own}__", lambda self, function=globals()[known]: function(self))
+        setattr(ndarray, f"__{own}__", functools.partialmethod(lambda self, function: function(self), globals()[known]))
     ndarray.__hash__ = None
 
 

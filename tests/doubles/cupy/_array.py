@@ -1,6 +1,7 @@
-"""Stand-in for `cupy.ndarray`: a NumPy array that may not be touched as one, with CuPy's rules for what may meet what."""
+"""Stand-in for `cupy.ndarray`: a NumPy array that may not be used as one, with CuPy's rules for what may meet what."""
 
 import numpy as np
+
 from cupy import _order
 from cupy.cuda import Device, get_current_stream, is_pinned
 
@@ -9,7 +10,7 @@ NO_CONVERSION = "Implicit conversion to a NumPy array is not allowed. Please use
 
 
 class ndarray:
-    """An array on a device. Whatever a NumPy array does beyond what is here, CuPy's does not do either, or differently."""
+    """An array on a device. What a NumPy array does beyond what is here, CuPy's does not do, or not in the same way."""
 
     __slots__ = ("_host", "_memory", "base")
     __module__ = "cupy"
@@ -162,7 +163,8 @@ class ndarray:
             i is None or i is Ellipsis or isinstance(i, (slice, int, np.integer, ndarray, np.ndarray)) for i in items
         ):
             raise IndexError(f"only integers, slices, ellipsis, None and arrays are valid indices, got {key!r}")
-        taken = [0 if i is None or i is Ellipsis else i.ndim if getattr(i, "dtype", 0) == bool else 1 for i in items]
+        masks = [getattr(i, "dtype", None) == np.bool_ for i in items]
+        taken = [0 if i is None or i is Ellipsis else i.ndim if m else 1 for i, m in zip(items, masks)]
         axis, found = 0, []
         for item, count in zip(items, taken):
             if item is Ellipsis:

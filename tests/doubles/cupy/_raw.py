@@ -3,11 +3,11 @@
 import re
 
 import numpy as np
+
 from cupy import _order
 from cupy._array import ndarray
 from cupy.cuda import get_current_stream
 from cupy.cuda.compiler import CompileException
-
 from dlgpu.backend.cuda.signature import C_TYPES, kernels_in
 from dlgpu.backend.cuda.source import FOLDER, STORAGE
 from dlgpu.backend.emulator import compiler, launcher

@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+
 from cupy import _order
 from cupy.cuda import compiler, runtime
 
