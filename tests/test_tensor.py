@@ -29,7 +29,8 @@ def test_numbers_and_lists_make_float32_and_int64():
     assert Tensor(np.float64(2)).dtype == np.float64
     assert Tensor([1, 2], dtype=np.float16).dtype == np.float16
     assert Tensor(np.ones(2), dtype="float32").dtype == np.float32
-    assert str(Tensor(1.0, device="cpu").device) == "cpu"
+    with dlgpu.device("cpu"):
+        assert str(Tensor(1.0, device="cpu").device) == "cpu"
 
 
 def test_what_is_not_numbers_is_an_error():
