@@ -37,6 +37,7 @@ __version__ = "14.2.0"
 from cupy import _array, _order, cuda, lib
 from cupy._array import SCALARS, Capsule, made, ndarray, supported, work
 from cupy._raw import RawModule
+from cupy.cuda import driver as _driver
 
 _spec = importlib.util.spec_from_file_location("_cupy_signatures", Path(__file__).parents[1] / "signatures.py")
 _signatures = importlib.util.module_from_spec(_spec)

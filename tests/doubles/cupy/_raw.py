@@ -12,7 +12,7 @@ from dlgpu.backend.cuda.signature import C_TYPES, kernels_in
 from dlgpu.backend.cuda.source import FOLDER, STORAGE
 from dlgpu.backend.emulator import compiler, launcher
 
-FREE_SHARED, MOST_SHARED = 48 << 10, 227 << 10  # bytes of a block: without asking, and on an H100
+FREE_SHARED = 48 << 10  # bytes of a block, without asking
 
 
 class RawModule:
@@ -56,21 +56,30 @@ class RawKernel:
         self._library, self._parameters = module._library, kernels_in(module.code)[name]
         self._dtype = next((d for d, macros in STORAGE.items() if f"-D{macros[0]}" in module.options), None)
 
+    @property
+    def kernel(self):
+        """What is launched, and knows of cooperative launches: CuPy's Function."""
+        return Function(self)
+
     def __call__(self, grid, block, args, *, shared_mem=0):
+        self.kernel(grid, block, args, shared_mem)
+
+    def _launch(self, grid, block, args, shared_mem, cooperative):
         if not all(type(x) is tuple and all(type(n) is int for n in x) for x in (grid, block)):
             raise TypeError("a grid and a block are tuples of integers")
         grid, block = ((*x, 1, 1)[:3] for x in (grid, block))
         if grid[0] >= 1 << 31 or max(grid[1:]) >= 1 << 16 or max(*block[:2], block[2] * 16, np.prod(block)) > 1024:
             raise ValueError(f"CUDA_ERROR_INVALID_VALUE: {self.name} with grid {grid}, block {block}")
-        if shared_mem > min(self.max_dynamic_shared_size_bytes, MOST_SHARED):
-            raise ValueError(f"CUDA_ERROR_INVALID_VALUE: {self.name} with {shared_mem} bytes of shared memory")
+        most = min(self.max_dynamic_shared_size_bytes, launcher.SHARED)
+        if shared_mem > most or (cooperative and np.prod(grid) > launcher.RESIDENT):
+            raise ValueError(f"CUDA_ERROR_INVALID_VALUE: {self.name} with {grid}, {shared_mem} bytes of shared memory")
         if len(args) != len(self._parameters):
             raise TypeError(f"{self.name} has {len(self._parameters)} parameters, got {len(args)} arguments")
         line = get_current_stream()._line
         line.work()
         values = [self._value(p, a, line) for p, a in zip(self._parameters, args)]
         _order.run(line.clock)
-        launcher.launch(self._library, self.name, grid, block, shared_mem, values)
+        launcher.launch(self._library, self.name, grid, block, shared_mem, values, cooperative)
 
     def _value(self, parameter, value, line):
         """What the launch passes; CuPy looks at no parameter's type, and a wrong one would be read as garbage."""
@@ -91,3 +100,15 @@ class RawKernel:
         if not isinstance(value, np.generic) or value.dtype.name != wanted:
             raise TypeError(f"{self.name}: {parameter.name} is {wanted}, got {type(value)}")
         return value
+
+
+class Function:
+    ptr = 1
+
+    def __init__(self, kernel):
+        self._kernel = kernel
+
+    def __call__(self, grid, block, args, shared_mem=0, stream=None, enable_cooperative_groups=False):
+        if stream is not None:
+            raise NotImplementedError("the stand-in launches on the current stream")
+        self._kernel._launch(grid, block, args, shared_mem, enable_cooperative_groups)

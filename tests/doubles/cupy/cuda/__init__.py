@@ -7,6 +7,8 @@ import numpy as np
 from cupy import _order
 from cupy.cuda import compiler, runtime
 
+MULTIPROCESSORS = 2
+
 
 class Device:
     """A device; in a `with`, the current one."""
@@ -27,6 +29,12 @@ class Device:
 
     def __exit__(self, *exception):
         _order.local.device = self._before.pop()
+
+    @property
+    def attributes(self):
+        from dlgpu.backend.emulator import launcher
+
+        return {"MultiProcessorCount": MULTIPROCESSORS, "MaxSharedMemoryPerBlockOptin": launcher.SHARED}
 
     def synchronize(self):
         for line in list(Stream.lines):
