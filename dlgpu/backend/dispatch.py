@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dlgpu.backend.devices import EMULATOR, array_namespace, current_device
+from dlgpu.errors import DeviceError
 
 registry: dict[str, "Kernel"] = {}
 
@@ -37,6 +38,8 @@ class Kernel:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.columns:
+            if not isinstance(args[0], np.ndarray) and any(isinstance(a, np.ndarray) for a in args):
+                raise DeviceError(f"{self.__name__}: the first array is on a GPU, another is not: move one of them")
             return self.columns.get(column_of(args[0]), self.reference)(*args, **kwargs)
         return self.reference(*args, **kwargs)
 

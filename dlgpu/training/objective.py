@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dlgpu import losses, metrics
+from dlgpu.backend.devices import Device
 from dlgpu.tensor import Tensor
 
 
@@ -78,6 +79,7 @@ class Objective:
                 [(metrics.for_output(m, labels.shape, o.shape) if isinstance(m, str) else m, w) for m, w in wanted]
                 for wanted, labels, o in zip(self._wanted, y, outputs)
             ]
+            self.to(outputs[0].device)
         for group, labels, output, weight in zip(self._bound, y, outputs, sample_weight):
             for metric, weighted in group:
                 metric.update_state(labels, output, weight if weighted else None)
@@ -87,6 +89,12 @@ class Objective:
         self.loss_sum, self.samples = 0.0, 0
         for metric in self.metrics:
             metric.reset_state()
+
+    def to(self, device: Device) -> None:
+        """Let the metrics gather where the model computes."""
+        for metric in self.metrics:
+            if any(v.device != device for v in metric.variables):
+                metric.to(device)
 
     @contextmanager
     def run(self) -> Iterator[None]:
