@@ -3,6 +3,71 @@
 # file, the changed line, the reason
 _LISTED = [
     (
+        "activations.cuh",
+        "__device__ inline A elu(A z) { return z >= 0 ? z : expm1(z); }",
+        "both branches meet at 0",
+    ),
+    (
+        "activations.cuh",
+        "__device__ inline A selu(A z) { return SELU_SCALE * (z >= 0 ? z : SELU_ALPHA * expm1(z)); }",
+        "both branches meet at 0",
+    ),
+    (
+        "activations.cuh",
+        "return (z > 0 ? A(1) : small) / (1 + small);",
+        "at 0 exp(-|z|) is 1",
+    ),
+    (
+        "columns.cuh",
+        "__device__ void next() { item += (long long)gridDim.y * apart; }",
+        "blocks go through the chunks of others too: slower, and the same",
+    ),
+    (
+        "columns.cuh",
+        "return tile * width <= channels;",
+        "one more turn, over a tile of no columns",
+    ),
+    (
+        "columns.cuh",
+        "__device__ bool speaks() const { return inside() && thread() <= width; } // this thread does, for its column",
+        "two threads write the same",
+    ),
+    (
+        "common.cuh",
+        "__device__ inline A larger(A a, A b) { return a >= b || a != a ? a : b; }",
+        "they are equal, or zeros of two signs",
+    ),
+    (
+        "common.cuh",
+        "__device__ inline A smaller(A a, A b) { return a <= b || a != a ? a : b; }",
+        "they are equal, or zeros of two signs",
+    ),
+    (
+        "common.cuh",
+        "__device__ inline A larger(A b, A a) { return a > b || a != a ? a : b; }",
+        "the larger of two either way; of zeros it may be the other",
+    ),
+    (
+        "common.cuh",
+        "__device__ inline A smaller(A b, A a) { return a < b || a != a ? a : b; }",
+        "the smaller of two either way; of zeros it may be the other",
+    ),
+    (
+        "common.cuh",
+        "__device__ static A join(A b, A a) { return a + b; }",
+        "a sum either way",
+    ),
+    (
+        "common.cuh",
+        "__device__ static A join(A b, A a) { return larger(a, b); }",
+        "the larger of two either way; of zeros it may be the other",
+    ),
+    (
+        "common.cuh",
+        "if (threadIdx.y % 32 == 0) partial[threadIdx.x / 32] = value;",
+        "all threads of a warp write what they agree on",
+    ),
+    (
         "convolution.cu",
         "while (first <= stride && (start + before - first * dilation) % stride) first++;",
         "a first tap beyond the stride is none either",
@@ -51,6 +116,11 @@ _LISTED = [
         "random.cu",
         "__device__ inline double rounded_sum(double b, double a) { return __dadd_rn(a, b); }",
         "a sum either way",
+    ),
+    (
+        "rows.cuh",
+        "row##_first <= (rows); \\",
+        "one more turn, of rows that are none",
     ),
 ]
 EQUIVALENT = {(file, line) for file, line, _ in _LISTED}
