@@ -84,6 +84,12 @@ _LISTED = [
     ),
     (
         "embedding.cu",
+        "for (long long k = (long long)blockIdx.x * blockDim.y + threadIdx.y; k < n; "
+        "k += (long long)gridDim.y * blockDim.y) {",
+        "blocks go through the places of others too: slower, and the same",
+    ),
+    (
+        "embedding.cu",
         "for (long long f = threadIdx.x; f < features; f += blockDim.y) {",
         "several threads write the same sums: slower, and the same",
     ),
