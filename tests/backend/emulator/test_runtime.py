@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from dlgpu.backend.cuda.user import cuda_kernel
+from dlgpu.backend.emulator import compiler
 from dlgpu.backend.emulator.compiler import KernelError
+from dlgpu.errors import DeviceError
 
 FULL = "0xffffffffu"
 
@@ -241,3 +243,25 @@ def test_a_missing_barrier_goes_wrong_in_one_of_two_launches(from_lane, barriers
         shift = -1 if from_lane.endswith("1") else 1
         right.append(np.array_equal(y, np.roll(x, shift) * np.arange(1, 4)[:, None]))
     assert not all(right)
+
+
+def test_dynamic_shared_memory_is_declared_inside_a_kernel():
+    kernel = cuda_kernel('\nextern __shared__ float s[];\nextern "C" __global__ void f(float* x) { s[0] = x[0]; }')
+    with pytest.raises(KernelError, match=r"kernel.cu:2: the emulator needs 's' declared inside the kernel"):
+        kernel(np.zeros(1, "f"), grid=1, block=1, shared=4)
+    x = run("extern __align__(16) __shared__ float s[]; s[0] = 2; x[0] = s[0];", np.zeros(1, "f"), shared=16)
+    assert x == 2
+
+
+def test_a_folder_that_cannot_hold_compiled_kernels_is_named(tmp_path, monkeypatch):
+    folder = tmp_path / "file"
+    folder.touch()
+    monkeypatch.setenv("DLGPU_CACHE_DIR", str(folder))
+    with pytest.raises(DeviceError, match=rf"{folder}.*DLGPU_CACHE_DIR"):
+        run("x[0] = 3;", np.zeros(1, "f"))
+
+
+def test_a_kernel_where_there_is_no_compiler_says_what_it_needs(monkeypatch):
+    monkeypatch.setattr(compiler, "compiler", lambda: None)
+    with pytest.raises(DeviceError, match="needs a C\\+\\+17 compiler"):
+        run("x[0] = 4;", np.zeros(1, "f"))
