@@ -195,7 +195,7 @@ def source(filename: str) -> Source:
 
 
 def _three(kernel: str, what: str, sizes: "int | Sequence[int]", limits: Sizes) -> Sizes:
-    lengths = tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,)
+    lengths: tuple[Any, ...] = tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,)
     if not 1 <= len(lengths) <= 3 or not all(
         isinstance(n, (int, float, np.number)) and n >= 0 and n % 1 == 0 for n in lengths
     ):
