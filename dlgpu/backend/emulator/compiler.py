@@ -101,6 +101,8 @@ def library(source: str, filename: str, kernels: Sequence[str], defines: Sequenc
     flags += ["-Wno-unknown-pragmas", "-Wno-attributes", *(f"-D{d}" for d in defines)]
     if sanitizers:
         flags += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+    else:
+        flags += ["-Werror=frame-larger-than=49152"]  # a thread's stack has 64 KB, and nothing guards its end
     text = host_source(source, filename, kernels)
     headers = "".join(p.read_text() for p in sorted(include.glob("*.cuh"))) if include.is_dir() else ""
     parts = (text, headers, RUNTIME.read_text(), *flags, compiler_version())

@@ -76,6 +76,7 @@ LANES = np.arange(32)
     [
         (f"__shfl_sync({FULL}, v, 5)", np.full(32, 5)),
         (f"__shfl_sync({FULL}, v, 9, 8)", LANES // 8 * 8 + 1),
+        (f"__shfl_sync({FULL}, v, (int)threadIdx.x - 1)", (LANES - 1) % 32),
         (f"__shfl_up_sync({FULL}, v, 3)", np.where(LANES >= 3, LANES - 3, LANES)),
         (f"__shfl_down_sync({FULL}, v, 3)", np.where(LANES < 29, LANES + 3, LANES)),
         (f"__shfl_down_sync({FULL}, v, 1, 4)", np.where(LANES % 4 < 3, LANES + 1, LANES)),
@@ -90,6 +91,17 @@ def test_collectives(call, expected):
     x = np.zeros(32, np.float32)
     run(f"float v = threadIdx.x; x[threadIdx.x] = {call};", x)
     np.testing.assert_array_equal(x, expected)
+
+
+def test_a_shuffle_from_a_lane_that_the_block_lacks_is_reported():
+    with pytest.raises(KernelError, match="kernel.cu:2: shuffle from a lane outside the mask or the block"):
+        run(f"x[threadIdx.x] = __shfl_sync({FULL}, 1.0f, 25);", np.zeros(32, "f"), block=20)
+
+
+def test_an_array_that_a_threads_stack_cannot_hold_is_an_error_of_its_function():
+    body = "float a[30000]; for (int i = 0; i < 30000; i++) a[i] = i * x[0]; __syncthreads(); x[1] = a[(int)x[2]];"
+    with pytest.raises(KernelError, match="(?s)test.*kernel.cu.*frame size"):
+        run(body, np.zeros(4, "f"))
 
 
 def test_half_warps_can_exchange_on_their_own():
