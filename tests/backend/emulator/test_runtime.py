@@ -94,13 +94,13 @@ def test_collectives(call, expected):
 
 
 def test_a_shuffle_from_a_lane_that_the_block_lacks_is_reported():
-    with pytest.raises(KernelError, match="kernel.cu:2: shuffle from a lane outside the mask or the block"):
+    with pytest.raises(KernelError, match=r"kernel.cu:2: shuffle from a lane outside the mask or the block"):
         run(f"x[threadIdx.x] = __shfl_sync({FULL}, 1.0f, 25);", np.zeros(32, "f"), block=20)
 
 
 def test_an_array_that_a_threads_stack_cannot_hold_is_an_error_of_its_function():
     body = "float a[30000]; for (int i = 0; i < 30000; i++) a[i] = i * x[0]; __syncthreads(); x[1] = a[(int)x[2]];"
-    with pytest.raises(KernelError, match="(?s)test.*kernel.cu.*frame size"):
+    with pytest.raises(KernelError, match=r"(?s)test.*kernel.cu.*frame size"):
         run(body, np.zeros(4, "f"))
 
 
