@@ -124,9 +124,19 @@ _LISTED = [
         "a sum either way",
     ),
     (
+        "random.cu",
+        "A angle = A(6.283185307179586) * ((whole(words, i + 1, A(0)) - A(0.5)) * unit);",
+        "2**-32 of a turn, and less in float64, is lost in rounding",
+    ),
+    (
         "rows.cuh",
         "row##_first <= (rows); \\",
         "one more turn, of rows that are none",
+    ),
+    (
+        "update.cu",
+        "return isfinite(norm) ? A(T(A(limit / (norm >= limit ? norm : limit)))) : not_a_number();",
+        "they are equal",
     ),
 ]
 EQUIVALENT = {(file, line) for file, line, _ in _LISTED}

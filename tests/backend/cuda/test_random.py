@@ -91,6 +91,16 @@ def test_probabilities_at_the_edges(probability):
     np.testing.assert_array_equal(*drawn("random_bernoulli", np.zeros((9, 77), bool), probability, 5, 6))
 
 
+@pytest.mark.parametrize("place", range(4))
+def test_a_word_at_the_threshold_is_not_below_it(place):
+    probability = int(drawn("random_bits", np.zeros(4, np.uint32), 5, 6)[1][place]) / 2**32
+    found, wanted = drawn("random_bernoulli", np.zeros(4, bool), probability, 5, 6)
+    np.testing.assert_array_equal(found, wanted)
+    assert not found[place]
+    kept = on_device(registry["dropout"], np.ones(4, "f"), probability, 5, 6, (4,))
+    np.testing.assert_array_equal(kept == 0, found)
+
+
 def test_scalars_and_unaligned_memory_are_filled():
     np.testing.assert_array_equal(*drawn("random_uniform", np.zeros((), "f"), 0.0, 1.0, 7, 8))
     np.testing.assert_array_equal(*drawn("random_permutation", np.zeros(33, np.int32), 7, 8))

@@ -5,7 +5,7 @@ import pytest
 
 import dlgpu
 from dlgpu import optimizers
-from dlgpu.backend.cuda.source import Source
+from dlgpu.backend.cuda.source import Source, source
 from dlgpu.backend.reference import update
 from dlgpu.parameters import Parameter, flatten
 from tests.backend.cuda.hostile import FLOATS, agree, attacks, covers, on_device, seen
@@ -93,6 +93,16 @@ def test_the_norm_is_summed_in_double_precision_and_always_alike(size, dtype, rn
     assert found.shape == ()
     np.testing.assert_allclose(found, update.square_norm.reference(x.astype("d")), rtol=1e-13)
     assert found == again
+
+
+def test_a_block_sums_up_no_more_warps_than_it_has():
+    def summed(x, total, threads):
+        source("update.cu").launch("square_norm", 1, threads, (x, total, x.size), dtype="float32")
+
+    for threads in 1024, 256, 32:  # what a larger block left in shared memory is still there
+        total = np.zeros(1)
+        on_device(summed, np.ones(2000, "f"), total, threads)
+        assert total[0] == 2000
 
 
 def test_the_norm_of_what_is_not_contiguous_or_not_finite(rng):
