@@ -1,17 +1,20 @@
-"""How the loops of the CPU column are compiled: lazily, for each dtype, cached on disk, and free of Python's lock.
+"""How loops of the CPU column are compiled: once per dtype, kept on disk, without Python's lock.
 
 A function that another one calls is compiled into it, and the cache looks only at the caller's file: after a change to
-a called function, delete the `*.nbi` files in this folder's `__pycache__`.
+a called function in another file, delete the `*.nbi` files in this folder's `__pycache__`.
 """
 
 import functools
 
 import numba
 
-# Rounding may change (a * b + c at once, sums in the vector's order), but what is NaN or infinite stays so.
-FAST = {"contract", "reassoc", "nsz"}
-# For what reassociation would break: error terms, and rounding by adding a large number.
-EXACT = {"contract"}
+# Fused multiply-add and signless zeros only: NaN and infinities keep their rules, sums their order.
+jit = functools.partial(numba.njit, cache=True, error_model="numpy", nogil=True, fastmath={"contract", "nsz"})
 
-jit = functools.partial(numba.njit, cache=True, error_model="numpy", nogil=True, fastmath=FAST)
-exact_jit = functools.partial(numba.njit, cache=True, error_model="numpy", nogil=True, fastmath=EXACT)
+# For functions of a few numbers: always compiled into the loop, without which that could not be made of vectors.
+inline_jit = functools.partial(jit, forceinline=True)
+
+# For sums over a row, which vectors add up in an order of their own. It is the same every time.
+sum_jit = functools.partial(
+    numba.njit, cache=True, error_model="numpy", nogil=True, fastmath={"contract", "nsz", "reassoc"}
+)
