@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dlgpu.backend import recorder
 from dlgpu.backend.devices import EMULATOR, array_namespace, current_device
 
 registry: dict[str, "Kernel"] = {}
@@ -36,9 +37,11 @@ class Kernel:
         return register
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.columns:
-            return self.columns.get(column_of(args[0]), self.reference)(*args, **kwargs)
-        return self.reference(*args, **kwargs)
+        implementation = self.columns.get(column_of(args[0]), self.reference) if self.columns else self.reference
+        recording = recorder.active()
+        if recording is None:
+            return implementation(*args, **kwargs)
+        return recording.kernel(implementation, implementation is self.columns.get("cpu"), args, kwargs)
 
     def __repr__(self) -> str:
         return f"<kernel {self.__name__} on {', '.join(['reference', *sorted(self.columns)])}>"

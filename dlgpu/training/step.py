@@ -6,6 +6,7 @@ from dlgpu.autograd import no_grad
 from dlgpu.data import Batch, leaves, map_structure
 from dlgpu.ops.differentiation import pull_back
 from dlgpu.parameters import FlatParameters, flatten
+from dlgpu.training.replay import Replays, settings_of
 from dlgpu.tensor import Tensor, wrap
 
 
@@ -23,6 +24,7 @@ class Step:
         self.objective = objective
         self.optimizer = optimizer
         self.flats: list[FlatParameters] = []
+        self.replays = Replays()
         self.begin()
 
     def begin(self) -> None:
@@ -36,29 +38,42 @@ class Step:
         parameters = self.model.trainable_weights
         if not parameters:
             raise ValueError("the model has no trainable weights: is every layer frozen?")
-        self.flats = flatten(parameters, self.flats)
-        self.optimizer.build(self.flats)
+        flats = flatten(parameters, self.flats)
+        if flats != self.flats:
+            self.flats = flats
+            self.optimizer.build(flats)
+        self.replays.begin((settings_of(self.model), [id(flat) for flat in flats], self.optimizer.loss_scale_factor))
 
     def train(self, batch: Batch) -> None:
         """Forward, loss, backward and update; the loss and metrics join the epoch's sums."""
         if not all(flat.in_place() for flat in self.flats):  # another model has trained a shared layer since
             self.begin_training()
-        x, y, sample_weight = self.place(batch)
+        self.replays.run(self, batch)
+        self.optimizer.apply(self.flats)
+        self.objective.samples += batch.samples
+
+    def gradients(self, x: Any, y: list, sample_weight: list, samples: int) -> None:
+        """Forward, loss and backward: the gradients come into the flat buffers, the loss and metrics into their sums."""
         outputs, loss = self._forward(x, y, sample_weight, training=True)
         if not loss.requires_grad:
             raise ValueError("the loss does not depend on any trainable weight: is every layer frozen?")
         scaled = self.optimizer.scale_loss(loss)
         for flat in self.flats:
             flat.set_gradients(pull_back([scaled], [None], flat.parameters))
-        self.optimizer.apply(self.flats)
-        self._count(batch, y, outputs, sample_weight, loss)
+        self._count(y, outputs, sample_weight, loss, samples)
+
+    def state(self) -> list[Tensor]:
+        """What `gradients` changes besides the gradients: sums of the loss and metrics, weights that are not trained."""
+        variables = [v for metric in self.objective.metrics for v in metric.variables]
+        return [*variables, *self.model.non_trainable_weights]
 
     def evaluate(self, batch: Batch) -> None:
         """Forward and loss; they join the sums."""
         with no_grad():
             x, y, sample_weight = self.place(batch)
             outputs, loss = self._forward(x, y, sample_weight, training=False)
-            self._count(batch, y, outputs, sample_weight, loss)
+            self._count(y, outputs, sample_weight, loss, batch.samples)
+        self.objective.samples += batch.samples
 
     def predict(self, batch: Batch) -> Any:
         """The outputs on a batch, as NumPy arrays."""
@@ -106,6 +121,6 @@ class Step:
             loss = loss + penalty
         return outputs, loss
 
-    def _count(self, batch: Batch, y: list, outputs: Any, sample_weight: list, loss: Tensor) -> None:
+    def _count(self, y: list, outputs: Any, sample_weight: list, loss: Tensor, samples: int) -> None:
         with no_grad():
-            self.objective.update(y, leaves(outputs), sample_weight, loss.array, batch.samples)
+            self.objective.update(y, leaves(outputs), sample_weight, loss.array, samples)
