@@ -21,7 +21,9 @@ class Replays:
     def __init__(self) -> None:
         self.eager = False
         self._settings: Any = None
-        self._known: dict[Any, Any] = {}  # layout of a batch -> how often it came, a Replay, or None if it cannot be one
+        self._known: dict[
+            Any, Any
+        ] = {}  # layout of a batch -> how often it came, a Replay, or None if it cannot be one
         self._memory = Memory()
 
     def begin(self, settings: Any) -> None:
@@ -33,7 +35,7 @@ class Replays:
         """Step.gradients on a batch."""
         layout = batch.layout
         found = self._known.get(layout, 0)
-        if type(found) is Replay:
+        if type(found) is Replay and not self.eager:
             if found.tried:
                 found.run(batch)
             elif not found.trial(step, batch):
@@ -73,7 +75,11 @@ class Replay:
             return wrap(traced(inputs[-1]))
 
         x, y, weights = step.place(batch)
-        placed = map_structure(fixed, x), [map_structure(fixed, t) for t in y], [map_structure(fixed, t) for t in weights]
+        placed = (
+            map_structure(fixed, x),
+            [map_structure(fixed, t) for t in y],
+            [map_structure(fixed, t) for t in weights],
+        )
         before = Snapshot(step, ())
         try:
             with _noted(step), recording.active():

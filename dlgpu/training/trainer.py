@@ -53,6 +53,7 @@ class Trainer:
         loss_weights: Any = None,
         metrics: Any = None,
         weighted_metrics: Any = None,
+        run_eagerly: bool = False,
     ) -> None:
         """Say what to train for and how.
 
@@ -62,19 +63,32 @@ class Trainer:
             loss_weights: factors on the losses of several outputs.
             metrics: a list of names, Metrics or functions.
             weighted_metrics: the same, on samples weighted by sample_weight and class_weight.
+            run_eagerly: run the layers' Python at every step. By default a step is recorded and then replayed: what
+                layers print or count in Python happens at the first steps only.
         Raises:
             ValueError: an unknown name; the message names the nearest known one.
         """
         chosen = optimizers.get(optimizer)
         objective = Objective(loss, loss_weights, metrics, weighted_metrics, self.output_names)
         self.optimizer, self._step = chosen, Step(self, objective, chosen)
+        self.run_eagerly = run_eagerly
         self._compiled = {
             "optimizer": chosen,
             "loss": loss,
             "loss_weights": loss_weights,
             "metrics": metrics,
             "weighted_metrics": weighted_metrics,
+            "run_eagerly": run_eagerly,
         }
+
+    @property
+    def run_eagerly(self) -> bool:
+        """Whether every step runs the layers' Python; see `compile`."""
+        return self._require_compiled().replays.eager
+
+    @run_eagerly.setter
+    def run_eagerly(self, value: bool) -> None:
+        self._require_compiled().replays.eager = bool(value)
 
     @property
     def output_names(self) -> list[str]:
