@@ -1,26 +1,30 @@
 // Optimizer steps over the flat buffer: one thread an element and one pass over memory, whatever the optimizer.
 //
-// Numbers come as double and are rounded to A once, as the reference rounds them. Slots that an optimizer lacks are null.
+// `scalars` begins with the learning rate; what the step counts follows. Slots that an optimizer lacks are null.
 #include "common.cuh"
 
+// What weight decay leaves of a value.
+__device__ inline A kept(const double* scalars, double decay) { return decay ? A(1 - decay * scalars[0]) : A(1); }
+
 extern "C" __global__ void sgd_step(
-    T* values, const T* gradients, T* velocity, double learning_rate, double momentum, int nesterov, long long size) {
-    A rate = A(learning_rate), factor = A(momentum);
+    T* values, const T* gradients, T* velocity, const double* scalars, double decay, A momentum, int nesterov,
+    long long size) {
+    A rate = A(scalars[0]), left = kept(scalars, decay);
     FOR_EACH(i, size) {
         A step = -A(gradients[i]) * rate;
         if (velocity) {
-            A moved = A(velocity[i]) * factor + step;
+            A moved = A(velocity[i]) * momentum + step;
             velocity[i] = T(moved);
-            step = nesterov ? moved * factor + step : moved;
+            step = nesterov ? moved * momentum + step : moved;
         }
-        values[i] = T(A(values[i]) + step);
+        values[i] = T(A(values[i]) * left + step);
     }
 }
 
 extern "C" __global__ void rmsprop_step(
-    T* values, const T* gradients, T* square, T* mean, T* velocity, double learning_rate, double rho, double momentum,
-    double epsilon, long long size) {
-    A rate = A(learning_rate), keep = A(rho), take = A(1 - rho), factor = A(momentum), offset = A(epsilon);
+    T* values, const T* gradients, T* square, T* mean, T* velocity, const double* scalars, double decay, A keep, A take,
+    A momentum, A epsilon, long long size) {
+    A rate = A(scalars[0]), left = kept(scalars, decay);
     FOR_EACH(i, size) {
         A gradient = A(gradients[i]);
         A variance = A(square[i]) * keep + gradient * gradient * take;
@@ -30,30 +34,37 @@ extern "C" __global__ void rmsprop_step(
             mean[i] = T(moved);
             variance = larger(variance - moved * moved, A(0));  // rounding can leave it a little below 0
         }
-        A step = gradient / sqrt(variance + offset) * rate;
+        A step = gradient / sqrt(variance + epsilon) * rate;
         if (velocity) {
-            step += A(velocity[i]) * factor;
+            step += A(velocity[i]) * momentum;
             velocity[i] = T(step);
         }
-        values[i] = T(A(values[i]) - step);
+        values[i] = T(A(values[i]) * left - step);
     }
 }
 
 extern "C" __global__ void adagrad_step(
-    T* values, const T* gradients, T* total, double learning_rate, double epsilon, long long size) {
-    A rate = A(learning_rate), offset = A(epsilon);
+    T* values, const T* gradients, T* total, const double* scalars, double decay, A epsilon, long long size) {
+    A rate = A(scalars[0]), left = kept(scalars, decay);
     FOR_EACH(i, size) {
         A gradient = A(gradients[i]);
         A sum = A(total[i]) + gradient * gradient;
         total[i] = T(sum);
-        values[i] = T(A(values[i]) - gradient / sqrt(sum + offset) * rate);
+        values[i] = T(A(values[i]) * left - gradient / sqrt(sum + epsilon) * rate);
     }
 }
 
+// One thread counts the step and computes its numbers; the next launch reads them.
+extern "C" __global__ void adam_rates(double* scalars, double* rates, double beta_1, double beta_2) {
+    double t = scalars[1] + 1;
+    scalars[1] = t;
+    rates[0] = scalars[0] * sqrt(1 - pow(beta_2, t)) / (1 - pow(beta_1, t));
+}
+
 extern "C" __global__ void adam_step(
-    T* values, const T* gradients, T* mean, T* square, T* peak, double rate, double beta_1, double beta_2,
-    double epsilon, long long size) {
-    A step = A(rate), take_1 = A(1 - beta_1), take_2 = A(1 - beta_2), offset = A(epsilon);
+    T* values, const T* gradients, T* mean, T* square, T* peak, const double* scalars, double decay, const double* rates,
+    A take_1, A take_2, A epsilon, long long size) {
+    A rate = A(rates[0]), left = kept(scalars, decay);
     FOR_EACH(i, size) {
         A gradient = A(gradients[i]), first = A(mean[i]), second = A(square[i]);
         first += (gradient - first) * take_1;
@@ -64,28 +75,41 @@ extern "C" __global__ void adam_step(
             second = larger(A(peak[i]), second);
             peak[i] = T(second);
         }
-        values[i] = T(A(values[i]) - first / (sqrt(second) + offset) * step);
+        values[i] = T(A(values[i]) * left - first / (sqrt(second) + epsilon) * rate);
     }
 }
 
+// scalars: learning rate, t, u[1] ... u[t]; rates: of the running mean, of the gradient, and the square's correction.
+extern "C" __global__ void nadam_rates(
+    double* scalars, double* rates, double beta_1, double beta_2, double momentum_decay) {
+    double t = scalars[1] + 1;
+    double now = beta_1 * (1 - 0.5 * pow(momentum_decay, t)), ahead = beta_1 * (1 - 0.5 * pow(momentum_decay, t + 1));
+    double product = scalars[2] * now;
+    scalars[1] = t;
+    scalars[2] = product;
+    rates[0] = scalars[0] * ahead / (1 - product * ahead);
+    rates[1] = scalars[0] * (1 - now) / (1 - product);
+    rates[2] = 1 / (1 - pow(beta_2, t));
+}
+
 extern "C" __global__ void nadam_step(
-    T* values, const T* gradients, T* mean, T* square, double mean_rate, double rate, double correction, double beta_1,
-    double beta_2, double epsilon, long long size) {
-    A step = A(rate), mean_step = A(mean_rate), scale = A(correction), offset = A(epsilon);
-    A take_1 = A(1 - beta_1), take_2 = A(1 - beta_2);
+    T* values, const T* gradients, T* mean, T* square, const double* scalars, double decay, const double* rates,
+    A take_1, A take_2, A epsilon, long long size) {
+    A mean_rate = A(rates[0]), rate = A(rates[1]), scale = A(rates[2]), left = kept(scalars, decay);
     FOR_EACH(i, size) {
         A gradient = A(gradients[i]), first = A(mean[i]), second = A(square[i]);
         first += (gradient - first) * take_1;
         second += (gradient * gradient - second) * take_2;
         mean[i] = T(first);
         square[i] = T(second);
-        values[i] = T(A(values[i]) - (first * mean_step + gradient * step) / (sqrt(second * scale) + offset));
+        A step = (first * mean_rate + gradient * rate) / (sqrt(second * scale) + epsilon);
+        values[i] = T(A(values[i]) * left - step);
     }
 }
 
-extern "C" __global__ void decay_weights(T* values, double factor, long long size) {
-    A scale = A(factor);
-    FOR_EACH(i, size) values[i] = T(A(values[i]) * scale);
+extern "C" __global__ void decay_weights(T* values, const double* scalars, double decay, long long size) {
+    A left = kept(scalars, decay);
+    FOR_EACH(i, size) values[i] = T(A(values[i]) * left);
 }
 
 // The sum of a block's values, in thread 0, always in the same order.
@@ -113,17 +137,40 @@ extern "C" __global__ void sum_partials(const double* partials, double* sum, int
     if (threadIdx.x == 0) *sum = value;
 }
 
+// What clipping multiplies gradients of this norm by.
+__device__ inline A clipping(double square, double limit) {
+    double norm = sqrt(square);
+    return isfinite(norm) ? A(T(A(limit / (norm > limit ? norm : limit)))) : not_a_number();
+}
+
 // The factor is one thread's work: double precision is slow on most GPUs.
 extern "C" __global__ void clip_norm(T* gradients, const double* square, double limit, long long size) {
     __shared__ A factor;
-    if (threadIdx.x == 0) {
-        double norm = sqrt(*square);
-        double scale = limit / (norm > limit || norm != norm ? norm : limit);
-        factor = A(T(A(scale)));
-        if (!isfinite(norm)) factor = not_a_number();
-    }
+    if (threadIdx.x == 0) factor = clipping(*square, limit);
     __syncthreads();
     FOR_EACH(i, size) gradients[i] = T(A(gradients[i]) * factor);
+}
+
+// Row x of the grid shares segment x; each of its blocks takes every gridDim.y-th stretch of it.
+#define FOR_EACH_OF_SEGMENT(i, segments) \
+    for (long long i = segments[2 * blockIdx.x] + (long long)blockIdx.y * blockDim.x + threadIdx.x; \
+         i < segments[2 * blockIdx.x + 1]; i += (long long)gridDim.y * blockDim.x)
+
+extern "C" __global__ void segment_squares(const T* gradients, const long long* segments, double* partials) {
+    double sum = 0;
+    FOR_EACH_OF_SEGMENT(i, segments) sum += double(gradients[i]) * double(gradients[i]);
+    sum = sum_of_block(sum);
+    if (threadIdx.x == 0) partials[blockIdx.x * gridDim.y + blockIdx.y] = sum;
+}
+
+// Every block adds up its segment's partial sums, at most one a thread.
+extern "C" __global__ void clip_segments(
+    T* gradients, const long long* segments, const double* partials, double limit) {
+    __shared__ A factor;
+    double square = sum_of_block(threadIdx.x < gridDim.y ? partials[blockIdx.x * gridDim.y + threadIdx.x] : 0);
+    if (threadIdx.x == 0) factor = clipping(square, limit);
+    __syncthreads();
+    FOR_EACH_OF_SEGMENT(i, segments) gradients[i] = T(A(gradients[i]) * factor);
 }
 
 extern "C" __global__ void clip_value(T* gradients, double limit, long long size) {

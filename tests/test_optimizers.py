@@ -465,3 +465,79 @@ def test_an_optimizer_of_ones_own():
     w = weight()
     optimizers.get("sign_descent").apply_gradients([(np.array([1, -5, 0], np.float32), w)])
     np.testing.assert_allclose(w.numpy(), [-0.001, 0.001, 0])
+    assert w.dtype == np.float32
+
+
+def test_an_optimizer_of_ones_own_counts_its_steps_and_is_decayed():
+    class Slower(Optimizer):
+        "values -= learning_rate / t * gradients"
+
+        def scalars(self, step):
+            return (step,)
+
+        def update(self, values, gradients, slots, scalars):
+            scalars[1] += 1
+            values -= scalars[0] / scalars[1] * gradients
+
+    ps, optimizer = parameters(), Slower(0.1, weight_decay=0.5)
+    expected = [p.numpy().copy() for p in ps]
+    for step in range(4):
+        if step == 3:
+            optimizer.set_state(optimizer.get_state())
+        train(optimizer, ps, [step])
+        expected = [e * 0.95 - 0.1 / (step + 1) * g for e, g in zip(expected, gradients(step))]
+    for p, e in zip(ps, expected):
+        np.testing.assert_allclose(p.numpy(), e, rtol=1e-13, atol=1e-13)
+
+
+def test_weight_decay_is_done_where_a_subclass_replaces_an_update_that_did_it():
+    class Still(AdamW):
+        def update(self, values, gradients, slots, scalars):
+            pass
+
+    class Twice(AdamW):
+        def update(self, values, gradients, slots, scalars):
+            super().update(values, gradients, slots, scalars)
+            super().update(values, gradients, slots, scalars)
+
+    for cls in Still, Twice:
+        w = Parameter(np.ones(3), "w")
+        cls(0.5, weight_decay=0.1).apply_gradients([(np.zeros(3), w)])
+        np.testing.assert_allclose(w.numpy(), 0.95, rtol=1e-15)
+
+
+class Watched(np.ndarray):
+    """An array that counts how often it is written to."""
+
+    writes = 0
+
+    def __setitem__(self, key, value):
+        self.writes += 1
+        super().__setitem__(key, value)
+
+
+def test_the_device_hears_of_the_learning_rate_only_when_it_changes():
+    optimizer, w = SGD(PiecewiseConstantDecay([3], [1.0, 0.5])), weight()
+    optimizer.apply_gradients([(np.ones(3), w)])
+    (kept,) = optimizer._kept
+    kept.scalars = watched = kept.scalars.view(Watched)
+    heard = []
+    for step in range(7):
+        if step == 5:
+            optimizer.learning_rate = 0.25
+        optimizer.apply_gradients([(np.ones(3), w)])
+        heard.append((watched.writes, float(watched[0])))
+    assert heard == [(0, 1), (0, 1), (0, 1), (1, 0.5), (1, 0.5), (2, 0.25), (2, 0.25)]
+
+
+def test_a_state_is_restored_into_the_same_arrays():
+    ps, optimizer = parameters(), Nadam()
+    train(optimizer, ps, range(2))
+    (kept,) = optimizer._kept
+    before = [kept.scalars, *kept.slots.values()]
+    state = optimizer.get_state()
+    train(optimizer, ps, [2])
+    optimizer.set_state(state)
+    assert all(a is b for a, b in zip(before, [kept.scalars, *kept.slots.values()]))
+    assert optimizer._kept == [kept]
+    np.testing.assert_allclose(kept.scalars[1:], [2, 0.9**2 * (1 - 0.96 / 2) * (1 - 0.96**2 / 2)], rtol=1e-15)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from dlgpu.backend.reference import update as kernels
-from dlgpu.optimizers.base import Optimizer
+from dlgpu.optimizers.base import Optimizer, decaying
 
 
 class Adagrad(Optimizer):
@@ -34,6 +34,6 @@ class Adagrad(Optimizer):
     def slot_starts(self) -> dict[str, float]:
         return {"accumulator": self.initial_accumulator_value}
 
-    def update(self, values: Any, gradients: Any, slots: dict[str, Any], scalars: tuple) -> None:
-        (rate,) = scalars
-        kernels.adagrad_step(values, gradients, slots["accumulator"], rate, self.epsilon)
+    @decaying
+    def update(self, values: Any, gradients: Any, slots: dict[str, Any], scalars: Any) -> None:
+        kernels.adagrad_step(values, gradients, slots["accumulator"], scalars, self.decay, self.epsilon)

@@ -4,9 +4,7 @@ import math
 from typing import Any
 
 from dlgpu.backend.reference import update as kernels
-from dlgpu.optimizers.base import Optimizer
-
-MOMENTUM_DECAY = 0.96  # of Nadam's momentum schedule
+from dlgpu.optimizers.base import Optimizer, decaying
 
 
 class Adam(Optimizer):
@@ -42,14 +40,14 @@ class Adam(Optimizer):
     def slot_starts(self) -> dict[str, float]:
         return dict.fromkeys(["momentum", "velocity"] + ["velocity_hat"] * self.amsgrad, 0.0)
 
-    def scalars(self, learning_rate: float) -> tuple:
-        step = self.iterations + 1
-        return (learning_rate * math.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step),)
+    def scalars(self, step: int) -> tuple[float, ...]:
+        return (step,)
 
-    def update(self, values: Any, gradients: Any, slots: dict[str, Any], scalars: tuple) -> None:
+    @decaying
+    def update(self, values: Any, gradients: Any, slots: dict[str, Any], scalars: Any) -> None:
         momentum, velocity, peak = slots["momentum"], slots["velocity"], slots.get("velocity_hat")
-        (rate,) = scalars
-        kernels.adam_step(values, gradients, momentum, velocity, peak, rate, self.beta_1, self.beta_2, self.epsilon)
+        numbers = self.decay, self.beta_1, self.beta_2, self.epsilon
+        kernels.adam_step(values, gradients, momentum, velocity, peak, scalars, *numbers)
 
 
 class AdamW(Adam):
@@ -103,31 +101,15 @@ class Nadam(Optimizer):
         self.beta_1 = self.fraction("beta_1", beta_1, below_one=True)
         self.beta_2 = self.fraction("beta_2", beta_2, below_one=True)
         self.epsilon = self.positive("epsilon", epsilon)
-        self._product = 0, 1.0  # u[1] ... u[t] for the t that comes with it
 
     def slot_starts(self) -> dict[str, float]:
         return {"momentum": 0.0, "velocity": 0.0}
 
-    def scalars(self, learning_rate: float) -> tuple:
-        step = self.iterations + 1
-        now, ahead = self._momentum_at(step), self._momentum_at(step + 1)
-        product = self._product_until(step)
-        return (
-            learning_rate * ahead / (1 - product * ahead),
-            learning_rate * (1 - now) / (1 - product),
-            1 / (1 - self.beta_2**step),
-        )
+    def scalars(self, step: int) -> tuple[float, ...]:
+        return step, math.prod(kernels.nadam_momentum(self.beta_1, t) for t in range(1, step + 1))
 
-    def _momentum_at(self, step: int) -> float:
-        return self.beta_1 * (1 - 0.5 * MOMENTUM_DECAY**step)
-
-    def _product_until(self, step: int) -> float:
-        last, product = self._product if self._product[0] <= step else (0, 1.0)
-        for t in range(last + 1, step + 1):
-            product *= self._momentum_at(t)
-        self._product = step, product
-        return product
-
-    def update(self, values: Any, gradients: Any, slots: dict[str, Any], scalars: tuple) -> None:
+    @decaying
+    def update(self, values: Any, gradients: Any, slots: dict[str, Any], scalars: Any) -> None:
         momentum, velocity = slots["momentum"], slots["velocity"]
-        kernels.nadam_step(values, gradients, momentum, velocity, *scalars, self.beta_1, self.beta_2, self.epsilon)
+        numbers = self.decay, self.beta_1, self.beta_2, self.epsilon
+        kernels.nadam_step(values, gradients, momentum, velocity, scalars, *numbers)

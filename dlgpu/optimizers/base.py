@@ -1,25 +1,39 @@
 """Optimizer: what turns gradients into new weights."""
 
+import functools
 import math
+import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
-from dlgpu.backend.devices import device_of, to_host
 from dlgpu.backend.reference import update as kernels
+from dlgpu.optimizers.kept import Kept, read_slots, write_slots
 from dlgpu.parameters import FlatParameters, Parameter, flatten
 from dlgpu.saving.configurable import Configurable, serialize
 from dlgpu.schedules import Schedule
 from dlgpu.tensor import Tensor, as_tensor
 
 
+def decaying(update: Callable) -> Callable:
+    """Mark an `update` that does the weight decay itself, as `self.decay` says; for others it is a pass of its own."""
+    update.decaying = True  # type: ignore[attr-defined]
+    return update
+
+
 class Optimizer(Configurable):
     """Changes all parameters at once, in place, in flat buffers; clips and decays before.
 
-    A subclass names its slots (running means and the like, of the parameters' size) in `slot_starts`, computes the
-    numbers of one step in `scalars`, and moves the values in `update`.
+    A subclass moves the values in `update`. What it keeps from step to step lives on the device: slots (running means
+    and the like, of the parameters' size), which it names in `slot_starts`, and a few `scalars`, as the step's number.
+
+        class SignDescent(Optimizer):
+            "values -= learning_rate * sign(gradients)"
+
+            def update(self, values, gradients, slots, scalars):
+                values -= scalars[0] * np.sign(gradients)
 
     Args:
         learning_rate: a number, a Schedule, or a function without arguments.
@@ -68,8 +82,9 @@ class Optimizer(Configurable):
         self.loss_scale_factor = self.require("loss_scale_factor", loss_scale_factor, lambda x: x > 0, "positive")
         self.gradient_accumulation_steps = self._count("gradient_accumulation_steps", gradient_accumulation_steps, 2)
         self._applied = 0
+        self._rate: float | None = None  # the learning rate that is on the device
         self._flats: list[FlatParameters] = []
-        self._slots: list[dict[str, Any]] = []
+        self._kept: list[Kept] = []
         self._own: list[FlatParameters] = []
         self._loaded: dict[str, np.ndarray] | None = None
         self._undecayed: tuple[set[int], str | None] = set(), None
@@ -80,12 +95,19 @@ class Optimizer(Configurable):
         """The names of the slots and the values that they begin with."""
         return {}
 
-    def scalars(self, learning_rate: float) -> tuple:
-        """The numbers of the coming step, number `iterations` + 1: all that changes from one step to the next."""
-        return (learning_rate,)
+    def scalars(self, step: int) -> tuple[float, ...]:
+        """What `update` finds in its `scalars` after the learning rate when so many steps have been made."""
+        return ()
 
-    def update(self, values: Any, gradients: Any, slots: dict[str, Any], scalars: tuple) -> None:
-        """Change `values` and `slots` in place; all are (size,)."""
+    def update(self, values: Any, gradients: Any, slots: dict[str, Any], scalars: Any) -> None:
+        """Change `values` and `slots` in place, and move on all scalars but the first, the learning rate.
+
+        It should not read numbers that change from step to step on the host: a replayed CUDA graph would not see them.
+
+        Args:
+            values, gradients, slots: (size,) arrays of one dtype.
+            scalars: (1 + k,) float64 on the same device; arithmetic in place keeps `values` in their own dtype.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define update()")
 
     # -- the step
@@ -120,82 +142,98 @@ class Optimizer(Configurable):
         flats = list(flats)
         if flats == self._flats:
             return
-        before = {
-            id(p): (slots, where)
-            for flat, slots in zip(self._flats, self._slots)
-            for p, where in zip(flat.parameters, flat.slices)
-        }
-        parameters = [p for flat in flats for p in flat.parameters]
-        if before and not any(id(p) in before for p in parameters):
+        before = {id(p) for flat in self._flats for p in flat.parameters}
+        if before and not any(id(p) in before for flat in flats for p in flat.parameters):
             self.fail(
                 f"has trained {self._flats[0].parameters[0].path} and others before: make a new one for new weights"
             )
-        made = []
-        for flat in flats:
-            device = device_of(flat.values)
-            xp = device.array_namespace
-            slots = {name: xp.full_like(flat.values, start) for name, start in self.slot_starts().items()}
-            if self.gradient_accumulation_steps:
-                slots["accumulated_gradient"] = xp.zeros_like(flat.values)
+        starts = dict(self.slot_starts())
+        if self.gradient_accumulation_steps:
+            starts["accumulated_gradient"] = 0.0
+        if self.use_ema:
+            starts["average"] = 0.0
+        made = [Kept(flat, starts, len(self.scalars(0))) for flat in flats]
+        for kept in made:
             if self.use_ema:
-                slots["average"] = flat.values.copy()
-            for p, where in zip(flat.parameters, flat.slices):
-                if id(p) in before:
-                    old, there = before[id(p)]
-                    for name, slot in slots.items():
-                        slot[where] = device.asarray(old[name][there])
-            made.append(slots)
+                kept.slots["average"][...] = kept.flat.values
+            kept.take_over(self._kept)
         if self._loaded is not None:
-            self._fill(flats, made, self._loaded)
+            write_slots(made, self._loaded, self.fail)
             self._loaded = None
-        self._flats, self._slots = flats, made
+        self._flats, self._kept = flats, made
+        self._count_on_device()
+
+    def _count_on_device(self) -> None:
+        """Let the device's scalars, where they are, follow `iterations`; the next step brings the learning rate."""
+        for kept in self._kept:
+            kept.write([np.nan, *self.scalars(self.iterations)])
+        self._rate = None
 
     def apply(self, flats: list[FlatParameters]) -> None:
         """One step: change the values of these buffers by their gradients, which clipping changes in place."""
+        self.prepare(flats)
+        self.change()
+
+    def prepare(self, flats: list[FlatParameters]) -> None:
+        """The host's part of a step, before `change`: count it, and tell the device the learning rate if it is new."""
         if flats != self._flats:
             self.build(flats)
-        if self.loss_scale_factor:
-            for flat in flats:
-                flat.gradients /= self.loss_scale_factor
-        if self._accumulated():
-            self._clip()
-            rate = self.learning_rate
-            if self.weight_decay:
-                self._decay(1 - self.weight_decay * rate)
-            scalars = self.scalars(rate)
-            for flat, slots in zip(self._flats, self._slots):
-                self.update(flat.values, flat.gradients, slots, scalars)
-        if self.use_ema:
-            self._follow()
+        rate = self.learning_rate
+        if rate != self._rate:
+            for kept in self._kept:
+                kept.scalars[0] = rate
+            self._rate = rate
         self._applied += 1
 
-    def _accumulated(self) -> bool:
-        """Whether it is time to change the values; the gradients are then the mean of those that were waited for."""
-        steps = self.gradient_accumulation_steps
-        if not steps:
-            return True
-        due = (self._applied + 1) % steps == 0
-        for flat, slots in zip(self._flats, self._slots):
-            waiting = slots["accumulated_gradient"]
-            waiting += flat.gradients
-            if due:
-                flat.gradients[...] = waiting / steps
-                waiting[...] = 0
-        return due
+    @property
+    def phase(self) -> tuple[bool, bool, bool]:
+        """What the prepared step is to do: change the values, begin the running means, overwrite the values by them."""
+        steps, every = self.gradient_accumulation_steps or 1, self.ema_overwrite_frequency
+        if steps == 1 and not self.use_ema:
+            return True, False, False
+        before = (self._applied - 1) // steps
+        return self._applied % steps == 0, before == 0, bool(every) and (before + 1) % every == 0
 
-    def _follow(self) -> None:
-        """average += (1 - ema_momentum) * (values - average), beginning with the values after the first step."""
-        kept = self.ema_momentum if self.iterations else 0
-        for flat, slots in zip(self._flats, self._slots):
-            slots["average"] += (1 - kept) * (flat.values - slots["average"])
-        if self.ema_overwrite_frequency and (self.iterations + 1) % self.ema_overwrite_frequency == 0:
-            self.finalize()
+    def change(self) -> None:
+        """The device's part of a step. It reads nothing back and does the same whenever the `phase` is the same: a CUDA
+        graph of it can be replayed after each `prepare` that leads to the phase in which it was captured."""
+        due, first, overwrite = self.phase
+        if self.loss_scale_factor:
+            for flat in self._flats:
+                flat.gradients /= self.loss_scale_factor
+        if self.gradient_accumulation_steps:
+            self._accumulate(due)
+        if due:
+            self._clip()
+            if self.weight_decay and not self.decay:
+                self._decay()
+            for kept in self._kept:
+                self.update(kept.flat.values, kept.flat.gradients, kept.slots, kept.scalars)
+        if self.use_ema:
+            self._follow(0 if first else self.ema_momentum)
+            if overwrite:
+                self.finalize()
+
+    def _accumulate(self, due: bool) -> None:
+        """Add the gradients to those that wait; when due they become the mean, and none wait."""
+        for kept in self._kept:
+            waiting = kept.slots["accumulated_gradient"]
+            waiting += kept.flat.gradients
+            if due:
+                kept.flat.gradients[...] = waiting / self.gradient_accumulation_steps
+                waiting[...] = 0
+
+    def _follow(self, momentum: float) -> None:
+        """average += (1 - momentum) * (values - average)"""
+        for kept in self._kept:
+            average = kept.slots["average"]
+            average += (1 - momentum) * (kept.flat.values - average)
 
     def finalize(self) -> None:
         """Let the running means take the place of the values, if there are any: the end of training."""
         if self.use_ema:
-            for flat, slots in zip(self._flats, self._slots):
-                flat.values[...] = slots["average"]
+            for kept in self._kept:
+                kept.flat.values[...] = kept.slots["average"]
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         """The loss whose derivative gives the gradients that `apply` takes."""
@@ -225,18 +263,24 @@ class Optimizer(Configurable):
 
     def _clip(self) -> None:
         if self.global_clipnorm:
-            total = sum(kernels.square_norm(flat.gradients) for flat in self._flats)
+            total = functools.reduce(operator.add, [kernels.square_norm(flat.gradients) for flat in self._flats])
             for flat in self._flats:
                 kernels.clip_norm(flat.gradients, total, self.global_clipnorm)
         elif self.clipnorm:
-            for flat in self._flats:
-                for view in flat.gradient_views:
-                    kernels.clip_norm(view, kernels.square_norm(view), self.clipnorm)
+            for kept in self._kept:
+                kernels.clip_norms(kept.flat.gradients, kept.segments, self.clipnorm)
         elif self.clipvalue:
             for flat in self._flats:
                 kernels.clip_value(flat.gradients, self.clipvalue)
 
     # -- weight decay
+
+    @property
+    def decay(self) -> float:
+        """The weight decay that an `update` marked `decaying` is to do: none where some parameters are spared."""
+        if not self.weight_decay or any(self._undecayed) or not hasattr(type(self).update, "decaying"):
+            return 0.0
+        return self.weight_decay
 
     def exclude_from_weight_decay(
         self, var_list: Sequence[Parameter] | None = None, var_names: Sequence[str] | None = None
@@ -249,15 +293,16 @@ class Optimizer(Configurable):
         """
         self._undecayed = {id(p) for p in var_list or ()}, "|".join(var_names) if var_names else None
 
-    def _decay(self, factor: float) -> None:
+    def _decay(self) -> None:
         spared, pattern = self._undecayed
-        for flat in self._flats:
-            if not spared and pattern is None:
-                kernels.decay_weights(flat.values, factor)
+        for kept in self._kept:
+            flat = kept.flat
+            if not any(self._undecayed):
+                kernels.decay_weights(flat.values, kept.scalars, self.weight_decay)
                 continue
             for p, where in zip(flat.parameters, flat.slices):
                 if id(p) not in spared and not (pattern and re.search(pattern, p.name)):
-                    kernels.decay_weights(flat.values[where], factor)
+                    kernels.decay_weights(flat.values[where], kept.scalars, self.weight_decay)
 
     # -- state and description
 
@@ -267,9 +312,7 @@ class Optimizer(Configurable):
         state = {"iterations": np.array(self._applied, np.int64)}
         if isinstance(self._learning_rate, float):
             state["learning_rate"] = np.array(self._learning_rate)
-        for key, flat, position, slot in self._places(self._flats, self._slots):
-            state[key] = np.array(to_host(slot[flat.slices[position]])).reshape(flat.parameters[position].shape)
-        return {**state, **(self._loaded or {})}
+        return {**state, **read_slots(self._kept), **(self._loaded or {})}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         """Go on from what `get_state` returned; before `build`, the slots wait for it.
@@ -281,33 +324,13 @@ class Optimizer(Configurable):
             self.fail(f"expected a state with 'iterations', got {sorted(state)[:5]}")
         slots = {key: np.asarray(v) for key, v in state.items() if key not in ("iterations", "learning_rate")}
         if self._flats:
-            self._fill(self._flats, self._slots, slots)
+            write_slots(self._kept, slots, self.fail)
         else:
             self._loaded = slots
         self._applied = int(state["iterations"])
+        self._count_on_device()
         if "learning_rate" in state and isinstance(self._learning_rate, float):
             self.learning_rate = float(state["learning_rate"])
-
-    def _fill(self, flats: list, slots: list, state: dict[str, np.ndarray]) -> None:
-        places = list(self._places(flats, slots))
-        if {key for key, *_ in places} != state.keys():
-            self.fail(f"the state has {len(state)} slots, but these parameters need {len(places)}")
-        for key, flat, position, _ in places:
-            if state[key].shape != flat.parameters[position].shape:
-                p = flat.parameters[position]
-                self.fail(f"expected the state's {key!r} to be of shape {p.shape} for {p.path}, got {state[key].shape}")
-        for key, flat, position, slot in places:
-            slot[flat.slices[position]] = device_of(slot).asarray(state[key].reshape(-1), slot.dtype)
-
-    @staticmethod
-    def _places(flats: list, slots: list) -> Iterable[tuple]:
-        """(key, flat buffer, position of the parameter in it, slot) of each slot of each parameter."""
-        count = 0
-        for flat, own in zip(flats, slots):
-            for position in range(len(flat.parameters)):
-                for name, slot in own.items():
-                    yield f"{count}/{name}", flat, position, slot
-                count += 1
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as JSON values, with the learning rate as it is now."""

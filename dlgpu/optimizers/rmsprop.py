@@ -3,7 +3,7 @@
 from typing import Any
 
 from dlgpu.backend.reference import update as kernels
-from dlgpu.optimizers.base import Optimizer
+from dlgpu.optimizers.base import Optimizer, decaying
 
 
 class RMSprop(Optimizer):
@@ -39,7 +39,8 @@ class RMSprop(Optimizer):
         names = ["velocity"] + ["momentum"] * bool(self.momentum) + ["average_gradient"] * self.centered
         return dict.fromkeys(names, 0.0)
 
-    def update(self, values: Any, gradients: Any, slots: dict[str, Any], scalars: tuple) -> None:
+    @decaying
+    def update(self, values: Any, gradients: Any, slots: dict[str, Any], scalars: Any) -> None:
         square, mean, velocity = slots["velocity"], slots.get("average_gradient"), slots.get("momentum")
-        (rate,) = scalars
-        kernels.rmsprop_step(values, gradients, square, mean, velocity, rate, self.rho, self.momentum, self.epsilon)
+        numbers = self.decay, self.rho, self.momentum, self.epsilon
+        kernels.rmsprop_step(values, gradients, square, mean, velocity, scalars, *numbers)

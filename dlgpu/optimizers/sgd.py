@@ -3,7 +3,7 @@
 from typing import Any
 
 from dlgpu.backend.reference import update as kernels
-from dlgpu.optimizers.base import Optimizer
+from dlgpu.optimizers.base import Optimizer, decaying
 
 
 class SGD(Optimizer):
@@ -27,6 +27,7 @@ class SGD(Optimizer):
     def slot_starts(self) -> dict[str, float]:
         return {"momentum": 0.0} if self.momentum else {}
 
-    def update(self, values: Any, gradients: Any, slots: dict[str, Any], scalars: tuple) -> None:
-        (rate,) = scalars
-        kernels.sgd_step(values, gradients, slots.get("momentum"), rate, self.momentum, self.nesterov)
+    @decaying
+    def update(self, values: Any, gradients: Any, slots: dict[str, Any], scalars: Any) -> None:
+        velocity = slots.get("momentum")
+        kernels.sgd_step(values, gradients, velocity, scalars, self.decay, self.momentum, self.nesterov)

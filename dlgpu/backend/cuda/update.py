@@ -1,4 +1,8 @@
-"""Optimizer steps on CUDA: one launch for all parameters, and two for a norm."""
+"""Optimizer steps on CUDA: one launch for all parameters, and two for a norm.
+
+What changes from step to step is read on the device, so that a CUDA graph of these launches can be replayed. Where it
+takes powers, one thread in a launch of its own computes it: double precision is slow on most GPUs.
+"""
 
 import numpy as np
 
@@ -7,38 +11,43 @@ from dlgpu.backend.cuda.source import source
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import update as reference
 
-FEW_BLOCKS = 1024  # for kernels of which every block has something to do first or last
+FEW_BLOCKS = 1024  # they fill a GPU, and what each thread does first, or a block last, is done as few times
+PARTS = 32  # blocks that share a segment
 
 
 @reference.sgd_step.on("cuda")
-def sgd_step(values, gradients, velocity, learning_rate, momentum, nesterov):
-    _launch("sgd_step", (values, gradients, velocity), learning_rate, momentum, bool(nesterov))
+def sgd_step(values, gradients, velocity, scalars, decay, momentum, nesterov):
+    _launch("sgd_step", (values, gradients, velocity), scalars, decay, momentum, bool(nesterov))
 
 
 @reference.rmsprop_step.on("cuda")
-def rmsprop_step(values, gradients, square, mean, velocity, learning_rate, rho, momentum, epsilon):
-    _launch("rmsprop_step", (values, gradients, square, mean, velocity), learning_rate, rho, momentum, epsilon)
+def rmsprop_step(values, gradients, square, mean, velocity, scalars, decay, rho, momentum, epsilon):
+    buffers = values, gradients, square, mean, velocity
+    _launch("rmsprop_step", buffers, scalars, decay, rho, 1 - rho, momentum, epsilon)
 
 
 @reference.adagrad_step.on("cuda")
-def adagrad_step(values, gradients, total, learning_rate, epsilon):
-    _launch("adagrad_step", (values, gradients, total), learning_rate, epsilon)
+def adagrad_step(values, gradients, total, scalars, decay, epsilon):
+    _launch("adagrad_step", (values, gradients, total), scalars, decay, epsilon)
 
 
 @reference.adam_step.on("cuda")
-def adam_step(values, gradients, mean, square, peak, rate, beta_1, beta_2, epsilon):
-    _launch("adam_step", (values, gradients, mean, square, peak), rate, beta_1, beta_2, epsilon)
+def adam_step(values, gradients, mean, square, peak, scalars, decay, beta_1, beta_2, epsilon):
+    rates = _rates("adam_rates", 1, values, scalars, beta_1, beta_2)
+    buffers = values, gradients, mean, square, peak
+    _launch("adam_step", buffers, scalars, decay, rates, 1 - beta_1, 1 - beta_2, epsilon)
 
 
 @reference.nadam_step.on("cuda")
-def nadam_step(values, gradients, mean, square, mean_rate, rate, correction, beta_1, beta_2, epsilon):
-    numbers = mean_rate, rate, correction, beta_1, beta_2, epsilon
-    _launch("nadam_step", (values, gradients, mean, square), *numbers)
+def nadam_step(values, gradients, mean, square, scalars, decay, beta_1, beta_2, epsilon):
+    rates = _rates("nadam_rates", 3, values, scalars, beta_1, beta_2, reference.MOMENTUM_DECAY)
+    buffers = values, gradients, mean, square
+    _launch("nadam_step", buffers, scalars, decay, rates, 1 - beta_1, 1 - beta_2, epsilon)
 
 
 @reference.decay_weights.on("cuda")
-def decay_weights(values, factor):
-    _launch("decay_weights", (values,), factor)
+def decay_weights(values, scalars, decay):
+    _launch("decay_weights", (values,), scalars, decay)
 
 
 @reference.square_norm.on("cuda")
@@ -54,7 +63,18 @@ def square_norm(gradients):
 @reference.clip_norm.on("cuda")
 def clip_norm(gradients, square, limit):
     square = array_namespace(gradients).asarray(square, np.float64)
-    _launch("clip_norm", (gradients,), square, limit, most_blocks=FEW_BLOCKS)
+    _launch("clip_norm", (gradients,), square, limit)
+
+
+@reference.clip_norms.on("cuda")
+def clip_norms(gradients, segments, limit):
+    grid = len(segments), max(1, min(blocks_for(gradients.size), PARTS))
+    given, partials = contiguous(gradients), empty(gradients, grid, np.float64)
+    code, dtype = source("update.cu"), gradients.dtype
+    code.launch("segment_squares", grid, BLOCK, (given, segments, partials), dtype=dtype)
+    code.launch("clip_segments", grid, BLOCK, (given, segments, partials, limit), dtype=dtype)
+    if given is not gradients:
+        gradients[...] = given
 
 
 @reference.clip_value.on("cuda")
@@ -62,11 +82,18 @@ def clip_value(gradients, limit):
     _launch("clip_value", (gradients,), limit)
 
 
-def _launch(name, buffers, *args, most_blocks=None):
+def _rates(name, count, values, scalars, *args):
+    """The numbers of the coming step, after moving `scalars` on: (count,) float64."""
+    rates = empty(values, (count,), np.float64)
+    source("update.cu").launch(name, 1, 1, (scalars, rates, *args), dtype=values.dtype)
+    return rates
+
+
+def _launch(name, buffers, *args):
     """A kernel over buffers of one size, None for a null pointer; it may change all but the second, the gradients."""
     size, dtype = buffers[0].size, buffers[0].dtype
-    blocks = blocks_for(size) if most_blocks is None else min(blocks_for(size), most_blocks)
     given = [None if b is None else contiguous(b) for b in buffers]
+    blocks = min(blocks_for(size), FEW_BLOCKS)
     source("update.cu").launch(name, blocks, BLOCK, (*given, *args, size), dtype=dtype)
     for i, (buffer, copy) in enumerate(zip(buffers, given)):
         if copy is not buffer and i != 1:

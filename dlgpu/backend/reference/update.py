@@ -1,21 +1,35 @@
 """Optimizer steps: one call changes all parameters of a flat buffer, and the optimizer's slots, in place.
 
-`values`, `gradients` and the slots are (size,) of one dtype; the numbers are Python floats, computed with in that
-dtype. Where a gradient and its slots are zero, as in the gaps of the buffer, nothing moves.
+`values`, `gradients` and the slots are (size,) of one dtype. Where a gradient and its slots are zero, as in the gaps of
+the buffer, nothing moves.
+
+What changes from step to step is read from `scalars`, (1 + k,) float64 on the same device: the learning rate, which the
+optimizer writes there, and what a step counts and moves on itself; so each step is the same call. The other numbers are
+Python floats. What concerns all elements alike is computed in double precision and then rounded to the dtype.
+
+Each step begins with weight decay apart from the gradients, values *= 1 - decay learning_rate; a `decay` of 0 is none.
 """
+
+import math
 
 import numpy as np
 
 from dlgpu.backend.dispatch import array_namespace, kernel
 
+MOMENTUM_DECAY = 0.96  # of Nadam's momentum schedule
+
 
 @kernel
-def sgd_step(values, gradients, velocity, learning_rate, momentum, nesterov):
+def sgd_step(values, gradients, velocity, scalars, decay, momentum, nesterov):
     """values += -learning_rate gradients, or with a velocity (None without momentum)
 
     velocity = momentum velocity - learning_rate gradients
     values += velocity, or for nesterov  momentum velocity - learning_rate gradients
+
+    scalars: [learning_rate]
     """
+    (learning_rate,) = scalars.tolist()
+    _decay(values, decay, learning_rate)
     step = gradients * learning_rate
     if velocity is None:
         values -= step
@@ -30,14 +44,18 @@ def sgd_step(values, gradients, velocity, learning_rate, momentum, nesterov):
 
 
 @kernel
-def rmsprop_step(values, gradients, square, mean, velocity, learning_rate, rho, momentum, epsilon):
+def rmsprop_step(values, gradients, square, mean, velocity, scalars, decay, rho, momentum, epsilon):
     """values -= step, where step = learning_rate gradients / sqrt(square - mean**2 + epsilon)
 
     square = rho square + (1 - rho) gradients**2
     mean = rho mean + (1 - rho) gradients       if centered, else None and 0
     velocity = momentum velocity + step         with momentum, and then values -= velocity; else None
+
+    scalars: [learning_rate]
     """
     xp = array_namespace(values)
+    (learning_rate,) = scalars.tolist()
+    _decay(values, decay, learning_rate)
     scratch = gradients * gradients
     scratch *= 1 - rho
     square *= rho
@@ -63,9 +81,14 @@ def rmsprop_step(values, gradients, square, mean, velocity, learning_rate, rho, 
 
 
 @kernel
-def adagrad_step(values, gradients, total, learning_rate, epsilon):
-    """values -= learning_rate gradients / sqrt(total + epsilon), where total += gradients**2."""
+def adagrad_step(values, gradients, total, scalars, decay, epsilon):
+    """values -= learning_rate gradients / sqrt(total + epsilon), where total += gradients**2.
+
+    scalars: [learning_rate]
+    """
     xp = array_namespace(values)
+    (learning_rate,) = scalars.tolist()
+    _decay(values, decay, learning_rate)
     scratch = gradients * gradients
     total += scratch
     xp.add(total, epsilon, out=scratch)
@@ -76,45 +99,61 @@ def adagrad_step(values, gradients, total, learning_rate, epsilon):
 
 
 @kernel
-def adam_step(values, gradients, mean, square, peak, rate, beta_1, beta_2, epsilon):
-    """values -= rate mean / (sqrt(square) + epsilon)
+def adam_step(values, gradients, mean, square, peak, scalars, decay, beta_1, beta_2, epsilon):
+    """values -= learning_rate sqrt(1 - beta_2**t) / (1 - beta_1**t) mean / (sqrt(square) + epsilon)
 
     mean += (1 - beta_1) (gradients - mean)
     square += (1 - beta_2) (gradients**2 - square)
     peak = max(peak, square)    for AMSGrad, in the place of square; else None
 
-    `rate` holds the bias corrections: learning_rate sqrt(1 - beta_2**t) / (1 - beta_1**t).
+    scalars: [learning_rate, t], where t += 1 first
     """
     xp = array_namespace(values)
-    scratch = moments(gradients, mean, square, beta_1, beta_2)
+    learning_rate, t = scalars.tolist()
+    scalars[1] = t = t + 1
+    _decay(values, decay, learning_rate)
+    scratch = _moments(gradients, mean, square, beta_1, beta_2)
     if peak is not None:
         square = xp.maximum(peak, square, out=peak)
     xp.sqrt(square, out=scratch)
     scratch += epsilon
     xp.divide(mean, scratch, out=scratch)
-    scratch *= rate
+    scratch *= learning_rate * math.sqrt(1 - beta_2**t) / (1 - beta_1**t)
     values -= scratch
 
 
 @kernel
-def nadam_step(values, gradients, mean, square, mean_rate, rate, correction, beta_1, beta_2, epsilon):
-    """values -= (mean_rate mean + rate gradients) / (sqrt(correction square) + epsilon)
+def nadam_step(values, gradients, mean, square, scalars, decay, beta_1, beta_2, epsilon):
+    """values -= learning_rate step / (sqrt(square / (1 - beta_2**t)) + epsilon), with mean and square as for Adam
 
-    with mean and square as for Adam. The rates hold the learning rate, Nesterov's momentum schedule and its bias
-    corrections, and `correction` is 1 / (1 - beta_2**t).
+    step = u[t + 1] mean / (1 - product u[t + 1]) + (1 - u[t]) gradients / (1 - product)
+    u[t] = beta_1 (1 - 0.96**t / 2)
+
+    scalars: [learning_rate, t, product], where t += 1 and product *= u[t] first, so that it is u[1] ... u[t]
     """
     xp = array_namespace(values)
-    scratch = moments(gradients, mean, square, beta_1, beta_2)
-    xp.multiply(square, correction, out=scratch)
+    learning_rate, t, product = scalars.tolist()
+    t += 1
+    now, ahead = nadam_momentum(beta_1, t), nadam_momentum(beta_1, t + 1)
+    product *= now
+    scalars[1], scalars[2] = t, product
+    _decay(values, decay, learning_rate)
+    scratch = _moments(gradients, mean, square, beta_1, beta_2)
+    xp.multiply(square, 1 / (1 - beta_2**t), out=scratch)
     xp.sqrt(scratch, out=scratch)
     scratch += epsilon
-    step = mean * mean_rate
-    step += gradients * rate
+    step = mean * (learning_rate * ahead / (1 - product * ahead))
+    step += gradients * (learning_rate * (1 - now) / (1 - product))
     step /= scratch
     values -= step
 
 
-def moments(gradients, mean, square, beta_1, beta_2):
+def nadam_momentum(beta_1, t):
+    """u[t], Nadam's momentum at step t."""
+    return beta_1 * (1 - 0.5 * MOMENTUM_DECAY**t)
+
+
+def _moments(gradients, mean, square, beta_1, beta_2):
     """Move the running mean and mean square towards the gradients; returns scratch space."""
     scratch = gradients - mean
     scratch *= 1 - beta_1
@@ -126,10 +165,15 @@ def moments(gradients, mean, square, beta_1, beta_2):
     return scratch
 
 
+def _decay(values, decay, learning_rate):
+    if decay:
+        values *= 1 - decay * learning_rate
+
+
 @kernel
-def decay_weights(values, factor):
-    """values *= factor, a little below 1."""
-    values *= factor
+def decay_weights(values, scalars, decay):
+    """values *= 1 - decay learning_rate, for where it is not part of the step. scalars: [learning_rate, ...]"""
+    _decay(values, decay, float(scalars[0]))
 
 
 @kernel
@@ -152,6 +196,20 @@ def clip_norm(gradients, square, limit):
     norm = xp.sqrt(square)
     factor = xp.where(xp.isfinite(norm), limit / xp.maximum(norm, limit), np.nan)
     gradients *= factor.astype(gradients.dtype)
+
+
+@kernel
+def clip_norms(gradients, segments, limit):
+    """clip_norm of each gradients[start:stop] by its own norm.
+
+    Args:
+        gradients: (size,), floating.
+        segments: (n, 2) int64 on the same device, the start and stop of each; they do not overlap.
+        limit: the largest norm that stays as it is.
+    """
+    for start, stop in segments.tolist():
+        segment = gradients[start:stop]
+        clip_norm.reference(segment, square_norm.reference(segment), limit)
 
 
 @kernel

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 
 import dlgpu
+from dlgpu import optimizers
+from dlgpu.backend.cuda.source import Source
 from dlgpu.backend.reference import update
+from dlgpu.parameters import Parameter, flatten
 from tests.backend.cuda.hostile import agree, covers
 
 EDGES = [0.0, -0.0, 1e-30, -1e-30, 1e4, -1e4, np.inf, -np.inf, np.nan]
 SIZES = [0, 1, 31, 32, 33, 1025, 70001]
-RATES = 0.01, 0.9, 0.999, 1e-7
+BETAS = 0.9, 0.999, 1e-7
 
 
 def values(rng, size, dtype="f", edges=True):
@@ -32,16 +35,17 @@ def steps(rng, size, dtype="f"):
     def positive():
         return some() ** 2
 
-    yield "sgd_step", some(), gradients(), None, 0.1, 0.0, False
-    yield "sgd_step", some(), gradients(), some(), 0.1, 0.9, False
-    yield "sgd_step", some(), gradients(), some(), 0.1, 0.9, True
-    yield "rmsprop_step", some(), gradients(), positive(), None, None, 0.01, 0.9, 0.0, 1e-3
-    yield "rmsprop_step", some(), gradients(), positive() + 9, some() / 9, some(), 0.01, 0.9, 0.5, 1e-3
-    yield "adagrad_step", some(), gradients(), positive(), 0.01, 1e-3
-    yield "adam_step", some(), gradients(), some(), positive(), None, *RATES
-    yield "adam_step", some(), gradients(), some(), positive(), positive(), *RATES
-    yield "nadam_step", some(), gradients(), some(), positive(), 0.02, 0.03, 1.5, 0.9, 0.99, 1e-3
-    yield "decay_weights", gradients(), 0.99
+    rate = np.array([0.1])
+    yield "sgd_step", some(), gradients(), None, rate, 0.0, 0.0, False
+    yield "sgd_step", some(), gradients(), some(), rate, 0.1, 0.9, False
+    yield "sgd_step", some(), gradients(), some(), rate, 0.0, 0.9, True
+    yield "rmsprop_step", some(), gradients(), positive(), None, None, rate, 0.1, 0.9, 0.0, 1e-3
+    yield "rmsprop_step", some(), gradients(), positive() + 9, some() / 9, some(), rate, 0.0, 0.9, 0.5, 1e-3
+    yield "adagrad_step", some(), gradients(), positive(), rate, 0.1, 1e-3
+    yield "adam_step", some(), gradients(), some(), positive(), None, np.array([0.01, 0.0]), 0.0, *BETAS
+    yield "adam_step", some(), gradients(), some(), positive(), positive(), np.array([0.01, 41.0]), 0.1, *BETAS
+    yield "nadam_step", some(), gradients(), some(), positive(), np.array([0.02, 2.0, 0.3]), 0.1, 0.9, 0.99, 1e-3
+    yield "decay_weights", gradients(), rate, 0.1
     yield "clip_value", gradients(), 0.5
 
 
@@ -64,7 +68,7 @@ def test_other_dtypes(dtype, rng):
 
 def test_buffers_that_are_not_contiguous_change_in_place(rng):
     for name, *args in steps(rng, 66):
-        agree(name, *(a[::2] if isinstance(a, np.ndarray) else a for a in args))
+        agree(name, *(a[::2] if isinstance(a, np.ndarray) and a.size == 66 else a for a in args))
     agree("clip_norm", values(rng, (6, 8)).T[::2], np.array(4.0), 1.0)
 
 
@@ -72,7 +76,7 @@ def test_a_variance_that_rounds_below_zero_counts_as_zero(rng):
     gradients = np.full(40, 3.1, "f")
     mean, square = gradients.copy(), gradients**2
     square -= 1e-5
-    agree("rmsprop_step", np.ones(40, "f"), gradients, square, mean, None, 0.01, 0.9, 0.0, 1e-2)
+    agree("rmsprop_step", np.ones(40, "f"), gradients, square, mean, None, np.array([0.01]), 0.0, 0.9, 0.0, 1e-2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
@@ -113,3 +117,98 @@ def test_a_norm_may_be_a_number():
     with dlgpu.device("emulator"):
         update.clip_norm(x, np.float64(16.0), 1.0)
     np.testing.assert_array_equal(x, np.full(5, 0.5, "f"))
+
+
+# -- steps in a row: the device counts, and reads the learning rate where it was written
+
+
+COUNTING = [("adam_step", 3, [np.nan, 0.0]), ("nadam_step", 2, [np.nan, 0.0, 1.0])]
+
+
+@pytest.mark.parametrize(("name", "slots", "scalars"), COUNTING)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [0, 1, 33, 1025])
+def test_steps_in_a_row_count_on_the_device(name, slots, scalars, dtype, size, rng):
+    kernel, first = update.__dict__[name], values(rng, size, dtype, edges=False)
+    found = [first, *(np.zeros_like(first) for _ in range(slots)), np.array(scalars)]
+    wanted = [x.astype(np.float64) for x in found]
+    for step in range(1, 7):
+        gradients = values(rng, size, dtype, edges=False)
+        for buffers in found, wanted:
+            buffers[-1][0] = 0.1 if step < 4 else 0.03
+        with dlgpu.device("emulator"):
+            kernel(found[0], gradients, *found[1:], 0.05, 0.9, 0.99, 1e-5)
+        kernel(wanted[0], gradients.astype(np.float64), *wanted[1:], 0.05, 0.9, 0.99, 1e-5)
+        assert found[-1][1] == step
+    for a, b in zip(found, wanted):
+        precision = 50 * float(np.finfo(a.dtype).eps)
+        np.testing.assert_allclose(a, b, rtol=precision, atol=precision)
+
+
+@pytest.mark.parametrize(
+    ("make", "launches"),
+    [
+        (lambda: optimizers.SGD(0.5, 0.9, weight_decay=0.1), 1),
+        (lambda: optimizers.RMSprop(0.01, weight_decay=0.1), 1),
+        (lambda: optimizers.Adagrad(optimizers.schedules.ExponentialDecay(0.5, 2, 0.5)), 1),
+        (lambda: optimizers.AdamW(0.01), 2),
+        (lambda: optimizers.Nadam(optimizers.schedules.ExponentialDecay(0.01, 2, 0.5), global_clipnorm=0.5), 5),
+        (lambda: optimizers.Adam(0.01, clipnorm=0.5), 4),
+    ],
+)
+def test_launches_that_were_recorded_once_can_be_replayed(make, launches, rng, monkeypatch):
+    """As a CUDA graph does it: between replays the host only prepares the step, and gradients come into their place."""
+    shapes, taken = [(33, 5), (), (300,)], []
+    starts = [values(rng, shape, edges=False) for shape in shapes]
+    gradients = [[values(rng, shape, edges=False) for shape in shapes] for _ in range(7)]
+    launch = Source.launch
+
+    def trained(replay):
+        optimizer, ps = make(), [Parameter(x.copy(), "w") for x in starts]
+        flats = flatten(ps)
+        for step, given in enumerate(gradients):
+            if step == 5 and isinstance(make()._learning_rate, float):
+                optimizer.learning_rate = 0.003
+            flats[0].set_gradients([dlgpu.Tensor(g) for g in given])
+            if not replay or step < 2:
+                taken.clear()
+                optimizer.apply(flats)
+            else:
+                optimizer.prepare(flats)
+                for call, options in tuple(taken):
+                    launch(*call, **options)
+        return [p.numpy() for p in ps]
+
+    def recorded(*args, **options):
+        taken.append((args, options))
+        launch(*args, **options)
+
+    monkeypatch.setattr(Source, "launch", recorded)
+    with dlgpu.device("emulator"):
+        for a, b in zip(trained(replay=True), trained(replay=False)):
+            np.testing.assert_array_equal(a, b)
+    assert len(taken) == launches
+
+
+# -- a norm for each parameter
+
+LENGTHS = [0, 1, 31, 33, 1025, 256 * 33]
+
+
+@covers("clip_norms")
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_each_segment_is_clipped_by_its_own_norm_and_the_gaps_stay(dtype, rng):
+    starts = np.cumsum([5, *(n + 7 for n in LENGTHS[:-1])])
+    segments = np.stack([starts, starts + LENGTHS], axis=1)
+    gradients = values(rng, segments.max() + 3, dtype, edges=False)
+    gradients[slice(*segments[2])] = 0
+    agree("clip_norms", gradients, segments, 3.0)
+    gradients[segments[3, 0] + 7], gradients[segments[5, 1] - 1] = np.inf, np.nan
+    agree("clip_norms", gradients, segments, 3.0)
+
+
+def test_segments_may_be_none_or_many_and_their_buffer_not_contiguous(rng):
+    agree("clip_norms", np.zeros(0, "f"), np.zeros((0, 2), np.int64), 1.0)
+    agree("clip_norms", np.zeros(0, "f"), np.zeros((2, 2), np.int64), 1.0)
+    edges = np.arange(71)
+    agree("clip_norms", values(rng, 140, edges=False)[::2], np.stack([edges[:-1], edges[1:]], axis=1), 0.5)
