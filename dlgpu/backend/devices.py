@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dlgpu.backend.recorder import Traced
+from dlgpu.backend.traced import Traced
 from dlgpu.errors import DeviceError, unknown_name
 
 INSTALL_CUPY = "pip install 'dlgpu[cuda12]' or 'dlgpu[cuda13]', to match the version that nvidia-smi prints"

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from dlgpu.backend import recorder
 from dlgpu.backend.devices import EMULATOR, array_namespace, current_device
+from dlgpu.backend.recorder import active
+from dlgpu.backend.traced import kernel_results
 
 registry: dict[str, "Kernel"] = {}
 
@@ -38,10 +39,10 @@ class Kernel:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         implementation = self.columns.get(column_of(args[0]), self.reference) if self.columns else self.reference
-        recording = recorder.active()
+        recording = active()
         if recording is None:
             return implementation(*args, **kwargs)
-        return recording.kernel(implementation, implementation is self.columns.get("cpu"), args, kwargs)
+        return kernel_results(recording, implementation, implementation is self.columns.get("cpu"), args, kwargs)
 
     def __repr__(self) -> str:
         return f"<kernel {self.__name__} on {', '.join(['reference', *sorted(self.columns)])}>"

@@ -8,7 +8,7 @@ import numpy as np
 
 from dlgpu import optimizers
 from dlgpu.backend.devices import Device, current_device
-from dlgpu.data import ArrayData, Batch, StreamData, as_data, leaves
+from dlgpu.data import ArrayData, Batch, Rows, StreamData, as_data, leaves
 from dlgpu.training.callbacks import Callback, CallbackList, History
 from dlgpu.training.epochs import Epochs, first_batch, length, with_class_weight
 from dlgpu.training.interrupt import deferred_interrupt
@@ -223,7 +223,7 @@ class Trainer:
             raise ValueError("x: the generator gave no batch; it may have ended in an earlier epoch")
         return _read(logs)
 
-    def train_step(self, data: Batch) -> Mapping:
+    def train_step(self, data: "Batch | Rows") -> Mapping:
         """Train on one batch. A subclass may do it in a way of its own.
 
         Args:
@@ -235,7 +235,7 @@ class Trainer:
         step.train(data)
         return Results(step.objective)
 
-    def test_step(self, data: Batch) -> Mapping:
+    def test_step(self, data: "Batch | Rows") -> Mapping:
         """Evaluate one batch; see `train_step`."""
         step = self._require_compiled()
         step.evaluate(data)
@@ -255,7 +255,7 @@ class Trainer:
             labels = step.for_outputs(data.y, "y")
             step.objective.check_labels(labels, [(data.samples, *o.shape[1:]) for o in leaves(outputs)])
 
-    def _check_first(self, data: ArrayData | StreamData, number: int, batch: Batch, step: Step) -> None:
+    def _check_first(self, data: ArrayData | StreamData, number: int, batch: "Batch | Rows", step: Step) -> None:
         """A look at the first batch of each pass through a stream, of which nothing is known before it comes."""
         if number == 0 and isinstance(data, StreamData):
             self._check(ArrayData(*batch), step)
