@@ -309,7 +309,7 @@ class Trainer:
         callbacks: Sequence[Callback] | None = None,
     ) -> Any:
         """The outputs for all samples of x, as one NumPy array, or a list of them for several outputs."""
-        data = as_data(x, None, None, batch_size)
+        data: Any = as_data(x, None, None, batch_size)
         step = self._step or Step(self)
         step.begin()
         shown = progress(0 if verbose == 2 else verbose)
