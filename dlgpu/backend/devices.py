@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dlgpu.backend.traced import Traced
 from dlgpu.errors import DeviceError, unknown_name
 
 INSTALL_CUPY = "pip install 'dlgpu[cuda12]' or 'dlgpu[cuda13]', to match the version that nvidia-smi prints"
@@ -45,6 +46,8 @@ class Device:
             dtype: the dtype to convert to; the value's own by default.
         """
         if self.on_host:
+            if type(value) is Traced:  # must stay one
+                return value if dtype is None or value.dtype == dtype else value.astype(dtype)
             return np.asarray(to_host(value), dtype)
         with self.array_namespace.cuda.Device(self.index):
             return self.array_namespace.asarray(value, dtype)

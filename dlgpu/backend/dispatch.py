@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from dlgpu.backend.devices import EMULATOR, array_namespace, current_device
+from dlgpu.backend.recorder import active
+from dlgpu.backend.traced import kernel_results
 
 registry: dict[str, "Kernel"] = {}
 
@@ -36,9 +38,11 @@ class Kernel:
         return register
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.columns:
-            return self.columns.get(column_of(args[0]), self.reference)(*args, **kwargs)
-        return self.reference(*args, **kwargs)
+        implementation = self.columns.get(column_of(args[0]), self.reference) if self.columns else self.reference
+        recording = active()
+        if recording is None:
+            return implementation(*args, **kwargs)
+        return kernel_results(recording, implementation, implementation is self.columns.get("cpu"), args, kwargs)
 
     def __repr__(self) -> str:
         return f"<kernel {self.__name__} on {', '.join(['reference', *sorted(self.columns)])}>"
