@@ -95,6 +95,11 @@ def plain(array: Any) -> Any:
     return array.view(np.ndarray) if isinstance(array, Traced) else array
 
 
+def plain_results(value: Any) -> Any:
+    """A kernel's results as ordinary arrays."""
+    return _map(plain, value)
+
+
 def traced(array: Any) -> Any:
     """An array whose computations are noted."""
     return np.asarray(array).view(Traced)

@@ -6,7 +6,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from dlgpu.backend.cpu.arrays import compiled, contiguous, empty_like
+from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous, empty_like
 from dlgpu.backend.cpu.jit import inline_jit, jit
 from dlgpu.backend.cpu.special import exp, expm1, normal_cdf, normal_pdf, sigmoid, softplus, tanh
 from dlgpu.backend.cpu.threads import share
@@ -22,7 +22,7 @@ BLOCK = 256  # rows whose column sums are added up one after another, whatever t
 @reference.bias_activation.on("cpu")
 def bias_activation(x, bias, name, overwrite=False):
     if not compiled(x, bias):
-        return reference.bias_activation.reference(x, bias, name, overwrite)
+        return by_reference(reference.bias_activation, x, bias, name, overwrite)
     if name == "linear" and bias is None:
         return x, x
     if not x.flags.c_contiguous:
@@ -43,7 +43,7 @@ def bias_activation(x, bias, name, overwrite=False):
 @reference.activation_backward.on("cpu")
 def activation_backward(grad, saved, name):
     if not compiled(grad, saved):
-        return reference.activation_backward.reference(grad, saved, name)
+        return by_reference(reference.activation_backward, grad, saved, name)
     if name == "linear":
         return grad
     grad, saved, grad_z = contiguous(grad), contiguous(saved), empty_like(grad)
@@ -55,7 +55,7 @@ def activation_backward(grad, saved, name):
 def bias_activation_backward(grad, saved, name):
     units = saved.shape[-1]
     if not compiled(grad, saved) or not saved.size:
-        return reference.bias_activation_backward.reference(grad, saved, name)
+        return by_reference(reference.bias_activation_backward, grad, saved, name)
     grad, saved = contiguous(grad), contiguous(saved)
     grad_z = grad if name == "linear" else empty_like(grad)
     rows = grad.size // units

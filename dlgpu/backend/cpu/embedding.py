@@ -1,6 +1,6 @@
 """Gather and scatter-add on the CPU. Each thread owns rows of the output, so what is added to a row keeps its order."""
 
-from dlgpu.backend.cpu.arrays import contiguous
+from dlgpu.backend.cpu.arrays import by_reference, contiguous
 from dlgpu.backend.cpu.jit import jit
 from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
@@ -12,7 +12,7 @@ GRAIN = 2**17  # values that are worth a thread
 @reference.gather.on("cpu")
 def gather(table, indices):
     if not _moves(table):
-        return reference.gather.reference(table, indices)
+        return by_reference(reference.gather, table, indices)
     output = empty((len(indices), table.shape[1]), table.dtype)
     call(_gather, contiguous(table), contiguous(indices), output)
     return output
@@ -21,7 +21,7 @@ def gather(table, indices):
 @reference.scatter_add.on("cpu")
 def scatter_add(values, indices, rows):
     if not _moves(values):
-        return reference.scatter_add.reference(values, indices, rows)
+        return by_reference(reference.scatter_add, values, indices, rows)
     output = empty((rows, values.shape[1]), values.dtype)
     call(_scatter_add, contiguous(values), contiguous(indices), output)
     return output

@@ -5,7 +5,7 @@ Sums over rows are those of blocks of rows, whatever the number of threads; the 
 
 import numpy as np
 
-from dlgpu.backend.cpu.arrays import compiled, contiguous, empty_like
+from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous, empty_like
 from dlgpu.backend.cpu.jit import jit, sum_jit
 from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
@@ -19,7 +19,7 @@ BLOCK = 128  # rows whose sums are added up one after another
 @reference.batch_normalization.on("cpu")
 def batch_normalization(x, scale, offset, epsilon, mask):
     if not compiled(x, scale, offset) or not x.size:
-        return reference.batch_normalization.reference(x, scale, offset, epsilon, mask)
+        return by_reference(reference.batch_normalization, x, scale, offset, epsilon, mask)
     x, scale, offset, mask = map(contiguous, (x, scale, offset, mask))
     channels = x.shape[1]
     mean, variance, factor = (empty(channels, x.dtype) for _ in range(3))
@@ -33,7 +33,7 @@ def batch_normalization(x, scale, offset, epsilon, mask):
 @reference.batch_normalization_backward.on("cpu")
 def batch_normalization_backward(grad, x, mean, variance, scale, epsilon, mask):
     if not compiled(grad, x, mean, variance, scale) or not x.size:
-        return reference.batch_normalization_backward.reference(grad, x, mean, variance, scale, epsilon, mask)
+        return by_reference(reference.batch_normalization_backward, grad, x, mean, variance, scale, epsilon, mask)
     grad, x, mean, variance, scale, mask = map(contiguous, (grad, x, mean, variance, scale, mask))
     grad_x, (inverse, factor, grad_scale, grad_offset) = empty_like(x), (empty_like(mean) for _ in range(4))
     by_scale, by_offset, share_of_row = _partial(x), _partial(x), empty(1, x.dtype)
@@ -49,7 +49,7 @@ def batch_normalization_backward(grad, x, mean, variance, scale, epsilon, mask):
 @reference.normalize.on("cpu")
 def normalize(x, mean, variance, scale, offset, epsilon):
     if not compiled(x, mean, variance, scale, offset) or not x.size:
-        return reference.normalize.reference(x, mean, variance, scale, offset, epsilon)
+        return by_reference(reference.normalize, x, mean, variance, scale, offset, epsilon)
     factor = empty(x.shape[1], x.dtype)
     call(_factor, variance, scale, epsilon, factor)
     return _scaled(contiguous(x), mean, factor, contiguous(offset))
@@ -58,7 +58,7 @@ def normalize(x, mean, variance, scale, offset, epsilon):
 @reference.layer_normalization.on("cpu")
 def layer_normalization(x, scale, offset, epsilon):
     if not compiled(x, scale, offset) or not x.size:
-        return reference.layer_normalization.reference(x, scale, offset, epsilon)
+        return by_reference(reference.layer_normalization, x, scale, offset, epsilon)
     x, scale, offset = map(contiguous, (x, scale, offset))
     output, mean, variance = empty_like(x), empty(len(x), x.dtype), empty(len(x), x.dtype)
     _share_rows(_layer_normalization, x, scale, offset, epsilon, output, mean, variance)
@@ -68,7 +68,7 @@ def layer_normalization(x, scale, offset, epsilon):
 @reference.layer_normalization_backward.on("cpu")
 def layer_normalization_backward(grad, x, mean, variance, scale, epsilon):
     if not compiled(grad, x, mean, variance, scale) or not x.size:
-        return reference.layer_normalization_backward.reference(grad, x, mean, variance, scale, epsilon)
+        return by_reference(reference.layer_normalization_backward, grad, x, mean, variance, scale, epsilon)
     grad, x, mean, variance, scale = map(contiguous, (grad, x, mean, variance, scale))
     features = x.shape[1]
     grad_x, grad_scale, grad_offset = empty_like(x), empty(features, x.dtype), empty(features, x.dtype)

@@ -7,7 +7,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from dlgpu.backend.cpu.arrays import compiled, contiguous, empty_like
+from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous, empty_like
 from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import random as reference
@@ -31,7 +31,7 @@ def random_bits(out, seed, counter):
 @reference.random_uniform.on("cpu")
 def random_uniform(out, low, high, seed, counter):
     if not compiled(out):
-        return reference.random_uniform.reference(out, low, high, seed, counter)
+        return by_reference(reference.random_uniform, out, low, high, seed, counter)
     number, double = out.dtype.type, out.dtype == np.float64
     kind, bits = ("uniform_double", 53) if double else ("uniform", 24)
     call(_fill, kind, out.reshape(-1), seed, counter, number((high - low) * 2.0**-bits), number(low))
@@ -60,7 +60,7 @@ def random_permutation(out, seed, counter):
 @reference.dropout.on("cpu")
 def dropout(x, rate, seed, counter, mask_shape):
     if not compiled(x):
-        return reference.dropout.reference(x, rate, seed, counter, mask_shape)
+        return by_reference(reference.dropout, x, rate, seed, counter, mask_shape)
     limit, scale = U(threshold(rate)), x.dtype.type(1 / (1 - rate))
     output = empty_like(x)
     if tuple(mask_shape) == x.shape:

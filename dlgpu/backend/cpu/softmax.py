@@ -6,7 +6,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from dlgpu.backend.cpu.arrays import compiled, contiguous, empty_like
+from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous, empty_like
 from dlgpu.backend.cpu.jit import inline_jit, sum_jit
 from dlgpu.backend.cpu.special import exp, log, log1p, sigmoid, softplus
 from dlgpu.backend.cpu.threads import share
@@ -41,7 +41,7 @@ def log_softmax_backward(grad, y, axis):
 @reference.softmax_cross_entropy.on("cpu")
 def softmax_cross_entropy(logits, labels):
     if not _takes(logits, labels):
-        return reference.softmax_cross_entropy.reference(logits, labels)
+        return by_reference(reference.softmax_cross_entropy, logits, labels)
     loss, probabilities = empty(len(logits), logits.dtype), empty_like(logits)
     loop = _softmax_cross_entropy if labels.ndim == 1 else _softmax_cross_entropy_dense
     _rows(loop, logits, labels, loss, probabilities)
@@ -51,7 +51,7 @@ def softmax_cross_entropy(logits, labels):
 @reference.softmax_cross_entropy_backward.on("cpu")
 def softmax_cross_entropy_backward(grad, probabilities, labels):
     if not _takes(probabilities, labels):
-        return reference.softmax_cross_entropy_backward.reference(grad, probabilities, labels)
+        return by_reference(reference.softmax_cross_entropy_backward, grad, probabilities, labels)
     by_logits = empty_like(probabilities)
     loop = _softmax_cross_entropy_backward if labels.ndim == 1 else _softmax_cross_entropy_dense_backward
     _rows(loop, probabilities, labels, grad, by_logits)
@@ -61,7 +61,7 @@ def softmax_cross_entropy_backward(grad, probabilities, labels):
 @reference.categorical_cross_entropy.on("cpu")
 def categorical_cross_entropy(probabilities, labels):
     if not _takes(probabilities, labels):
-        return reference.categorical_cross_entropy.reference(probabilities, labels)
+        return by_reference(reference.categorical_cross_entropy, probabilities, labels)
     rows, dtype = len(probabilities), probabilities.dtype
     loss, total, quotients = empty(rows, dtype), empty((rows, 1), dtype), empty_like(probabilities)
     loop = _categorical_cross_entropy if labels.ndim == 1 else _categorical_cross_entropy_dense
@@ -73,7 +73,7 @@ def categorical_cross_entropy(probabilities, labels):
 def categorical_cross_entropy_backward(grad, saved, labels):
     total, quotients = saved
     if not _takes(quotients, labels):
-        return reference.categorical_cross_entropy_backward.reference(grad, saved, labels)
+        return by_reference(reference.categorical_cross_entropy_backward, grad, saved, labels)
     by_probabilities = empty_like(quotients)
     loop = _categorical_cross_entropy_backward if labels.ndim == 1 else _categorical_cross_entropy_dense_backward
     _rows(loop, quotients, labels, grad, contiguous(total).reshape(-1), by_probabilities)
@@ -83,7 +83,7 @@ def categorical_cross_entropy_backward(grad, saved, labels):
 @reference.sigmoid_cross_entropy.on("cpu")
 def sigmoid_cross_entropy(logits, targets):
     if not _takes(logits, targets):
-        return reference.sigmoid_cross_entropy.reference(logits, targets)
+        return by_reference(reference.sigmoid_cross_entropy, logits, targets)
     loss = empty(len(logits), logits.dtype)
     _rows(_sigmoid_cross_entropy, logits, targets, loss)
     return loss, logits
@@ -92,7 +92,7 @@ def sigmoid_cross_entropy(logits, targets):
 @reference.sigmoid_cross_entropy_backward.on("cpu")
 def sigmoid_cross_entropy_backward(grad, logits, targets):
     if not _takes(logits, targets):
-        return reference.sigmoid_cross_entropy_backward.reference(grad, logits, targets)
+        return by_reference(reference.sigmoid_cross_entropy_backward, grad, logits, targets)
     by_logits = empty_like(logits)
     _rows(_sigmoid_cross_entropy_backward, logits, targets, grad, by_logits)
     return by_logits
@@ -101,7 +101,7 @@ def sigmoid_cross_entropy_backward(grad, logits, targets):
 @reference.binary_cross_entropy.on("cpu")
 def binary_cross_entropy(probabilities, targets):
     if not _takes(probabilities, targets):
-        return reference.binary_cross_entropy.reference(probabilities, targets)
+        return by_reference(reference.binary_cross_entropy, probabilities, targets)
     loss, clipped = empty(len(probabilities), probabilities.dtype), empty_like(probabilities)
     _rows(_binary_cross_entropy, probabilities, targets, loss, clipped)
     return loss, (probabilities, clipped)
@@ -111,7 +111,7 @@ def binary_cross_entropy(probabilities, targets):
 def binary_cross_entropy_backward(grad, saved, targets):
     probabilities, _ = saved
     if not _takes(probabilities, targets):
-        return reference.binary_cross_entropy_backward.reference(grad, saved, targets)
+        return by_reference(reference.binary_cross_entropy_backward, grad, saved, targets)
     by_probabilities = empty_like(probabilities)
     _rows(_binary_cross_entropy_backward, probabilities, targets, grad, by_probabilities)
     return by_probabilities
@@ -126,7 +126,7 @@ def _along(kernel, loop, axis, *arrays):
     """A loop over rows, made of the given axes, which are moved to the end for it."""
     x = arrays[0]
     if not x.size or not x.ndim or not compiled(*arrays):
-        return kernel.reference(*arrays, axis)
+        return by_reference(kernel, *arrays, axis)
     axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
     axes = sorted(a % x.ndim for a in axes)
     ends = list(range(x.ndim - len(axes), x.ndim))

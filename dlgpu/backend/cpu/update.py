@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from dlgpu.backend.cpu.arrays import contiguous
+from dlgpu.backend.cpu.arrays import by_reference, contiguous
 from dlgpu.backend.cpu.jit import inline_jit, jit, sum_jit
 from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
@@ -22,7 +22,7 @@ BLOCK = 2**14  # elements whose squares are added up at once, whatever the numbe
 @reference.sgd_step.on("cpu")
 def sgd_step(values, gradients, velocity, scalars, decay, momentum, nesterov):
     if not _compiled(values):
-        return reference.sgd_step.reference(values, gradients, velocity, scalars, decay, momentum, nesterov)
+        return by_reference(reference.sgd_step, values, gradients, velocity, scalars, decay, momentum, nesterov)
     if velocity is None:
         call(share, _sgd, len(values), GRAIN, values, gradients, scalars, decay)
     else:
@@ -34,14 +34,14 @@ def sgd_step(values, gradients, velocity, scalars, decay, momentum, nesterov):
 def rmsprop_step(values, gradients, square, mean, velocity, scalars, decay, rho, momentum, epsilon):
     buffers, numbers = (values, gradients, square, mean, velocity), (decay, rho, momentum, epsilon)
     if not _compiled(values):
-        return reference.rmsprop_step.reference(*buffers, scalars, *numbers)
+        return by_reference(reference.rmsprop_step, *buffers, scalars, *numbers)
     call(share, _rmsprop, len(values), GRAIN, *buffers, scalars, *numbers)
 
 
 @reference.adagrad_step.on("cpu")
 def adagrad_step(values, gradients, total, scalars, decay, epsilon):
     if not _compiled(values):
-        return reference.adagrad_step.reference(values, gradients, total, scalars, decay, epsilon)
+        return by_reference(reference.adagrad_step, values, gradients, total, scalars, decay, epsilon)
     call(share, _adagrad, len(values), GRAIN, values, gradients, total, scalars, decay, epsilon)
 
 
@@ -49,7 +49,7 @@ def adagrad_step(values, gradients, total, scalars, decay, epsilon):
 def adam_step(values, gradients, mean, square, peak, scalars, decay, beta_1, beta_2, epsilon):
     buffers, numbers = (values, gradients, mean, square, peak), (decay, beta_1, beta_2, epsilon)
     if not _compiled(values):
-        return reference.adam_step.reference(*buffers, scalars, *numbers)
+        return by_reference(reference.adam_step, *buffers, scalars, *numbers)
     if len(values) < 2 * GRAIN:
         call(_adam_alone, *buffers, scalars, *numbers)
     else:
@@ -61,7 +61,7 @@ def adam_step(values, gradients, mean, square, peak, scalars, decay, beta_1, bet
 def nadam_step(values, gradients, mean, square, scalars, decay, beta_1, beta_2, epsilon):
     buffers, numbers = (values, gradients, mean, square), (decay, beta_1, beta_2, epsilon)
     if not _compiled(values):
-        return reference.nadam_step.reference(*buffers, scalars, *numbers)
+        return by_reference(reference.nadam_step, *buffers, scalars, *numbers)
     call(share, _nadam, len(values), GRAIN, *buffers, scalars, *numbers)
     call(_count_nadam, scalars, beta_1)
 
@@ -69,14 +69,14 @@ def nadam_step(values, gradients, mean, square, scalars, decay, beta_1, beta_2, 
 @reference.decay_weights.on("cpu")
 def decay_weights(values, scalars, decay):
     if not _compiled(values):
-        return reference.decay_weights.reference(values, scalars, decay)
+        return by_reference(reference.decay_weights, values, scalars, decay)
     call(share, _decay_weights, len(values), GRAIN, values, scalars, decay)
 
 
 @reference.square_norm.on("cpu")
 def square_norm(gradients):
     if not _compiled(gradients):
-        return reference.square_norm.reference(gradients)
+        return by_reference(reference.square_norm, gradients)
     flat, output = contiguous(gradients).reshape(-1), empty((), np.float64)
     blocks = -(-flat.size // BLOCK)
     sums = empty(blocks, np.float64)
@@ -88,7 +88,7 @@ def square_norm(gradients):
 @reference.clip_norm.on("cpu")
 def clip_norm(gradients, square, limit):
     if not _compiled(gradients):
-        return reference.clip_norm.reference(gradients, square, limit)
+        return by_reference(reference.clip_norm, gradients, square, limit)
     factor = empty((), gradients.dtype)
     call(_clip_factor, np.asarray(square), limit, factor)
     if gradients.flags.c_contiguous:
@@ -100,7 +100,7 @@ def clip_norm(gradients, square, limit):
 @reference.clip_norms.on("cpu")
 def clip_norms(gradients, segments, limit):
     if not _compiled(gradients):
-        return reference.clip_norms.reference(gradients, segments, limit)
+        return by_reference(reference.clip_norms, gradients, segments, limit)
     worth = 1 if gradients.size > 2 * GRAIN else len(segments) + 1
     call(share, _clip_segments, len(segments), worth, gradients, contiguous(segments), limit)
 
@@ -108,7 +108,7 @@ def clip_norms(gradients, segments, limit):
 @reference.clip_value.on("cpu")
 def clip_value(gradients, limit):
     if not _compiled(gradients):
-        return reference.clip_value.reference(gradients, limit)
+        return by_reference(reference.clip_value, gradients, limit)
     if gradients.flags.c_contiguous:
         call(share, _clip_value, gradients.size, GRAIN, gradients.reshape(-1), limit)
     else:
