@@ -14,7 +14,6 @@ jit = functools.partial(numba.njit, cache=True, error_model="numpy", nogil=True,
 # For functions of a few numbers: always compiled into the loop, without which that could not be made of vectors.
 inline_jit = functools.partial(jit, forceinline=True)
 
-# For sums over a row, which vectors add up in an order of their own. It is the same every time.
-sum_jit = functools.partial(
-    numba.njit, cache=True, error_model="numpy", nogil=True, fastmath={"contract", "nsz", "reassoc"}
-)
+# For sums, which vectors add up in an order of their own. It is the same every time only where the loop writes nothing:
+# else LLVM leaves the vectors aside when the arrays lie close to each other in memory.
+sum_jit = functools.partial(inline_jit, fastmath={"contract", "nsz", "reassoc"})

@@ -7,6 +7,7 @@ import numpy as np
 
 from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous, empty_like
 from dlgpu.backend.cpu.jit import jit, sum_jit
+from dlgpu.backend.cpu.special import row_sum
 from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import normalization as reference
@@ -218,20 +219,32 @@ def _add_up(parts, output):
 
 
 @sum_jit
+def _spread(row, average):
+    """sum_j (row[j] - average)**2"""
+    total = type(average)(0)
+    for j in range(row.size):
+        total += (row[j] - average) * (row[j] - average)
+    return total
+
+
+@sum_jit
+def _normalized_product(x, row, average, inverse):
+    """sum_j x[j] (row[j] - average) inverse"""
+    total = type(average)(0)
+    for j in range(row.size):
+        total += x[j] * ((row[j] - average) * inverse)
+    return total
+
+
+@jit
 def _layer_normalization(x, scale, offset, epsilon, output, mean, variance, start, stop):
     features = x.shape[1]
     for i in range(start, stop):
         row, y = x[i], output[i]
         share = F(1) / type(row[0])(features)
-        total = type(row[0])(0)
-        for j in range(features):
-            total += row[j]
-        average = total * share
-        total = type(row[0])(0)
-        for j in range(features):
-            total += (row[j] - average) * (row[j] - average)
-        mean[i], variance[i] = average, total * share
-        inverse = F(1) / np.sqrt(variance[i] + type(total)(epsilon))
+        average = row_sum(row) * share
+        mean[i], variance[i] = average, _spread(row, average) * share
+        inverse = F(1) / np.sqrt(variance[i] + type(average)(epsilon))
         for j in range(features):
             value = (row[j] - average) * inverse
             if scale is not None:
@@ -239,7 +252,7 @@ def _layer_normalization(x, scale, offset, epsilon, output, mean, variance, star
             y[j] = value if offset is None else value + offset[j]
 
 
-@sum_jit
+@jit
 def _layer_gradient(grad, x, mean, variance, scale, epsilon, grad_x, by_scale, by_offset, start, stop):
     """grad_x, and the sums of grad and of grad times the normalized x over each block of rows."""
     rows, features = x.shape
@@ -251,14 +264,10 @@ def _layer_gradient(grad, x, mean, variance, scale, epsilon, grad_x, by_scale, b
             row, g, output = x[i], grad[i], grad_x[i]
             share, average = F(1) / type(row[0])(features), mean[i]
             inverse = F(1) / np.sqrt(variance[i] + type(average)(epsilon))
-            total, product = type(average)(0), type(average)(0)
             for j in range(features):
-                scaled = g[j] if scale is None else g[j] * scale[j]
-                output[j] = scaled
-                total += scaled
-                product += scaled * ((row[j] - average) * inverse)
-            total *= share
-            product *= share
+                output[j] = g[j] if scale is None else g[j] * scale[j]
+            total = row_sum(output) * share
+            product = _normalized_product(output, row, average, inverse) * share
             for j in range(features):
                 normalized = (row[j] - average) * inverse
                 output[j] = (output[j] - total - normalized * product) * inverse

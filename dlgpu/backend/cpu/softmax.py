@@ -7,8 +7,8 @@ from numba import types
 from numba.extending import overload
 
 from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous, empty_like
-from dlgpu.backend.cpu.jit import inline_jit, sum_jit
-from dlgpu.backend.cpu.special import exp, log, log1p, sigmoid, softplus
+from dlgpu.backend.cpu.jit import inline_jit, jit, sum_jit
+from dlgpu.backend.cpu.special import exp, log, log1p, row_product, row_sum, sigmoid, softplus
 from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import softmax as reference
@@ -181,7 +181,7 @@ def _peak(row):
 
 @inline_jit
 def _log_share(x, peak, logarithm):
-    """Here, because the loops below reassociate: the peak's digits would swamp the logarithm."""
+    """Not in the loops that reassociate, in which the peak's digits would swamp the logarithm."""
     return (x - peak) - logarithm
 
 
@@ -193,63 +193,94 @@ def _clip(p):
 
 
 @sum_jit
+def _exponential_sum(row, peak):
+    total = type(peak)(0)
+    for j in range(row.size):
+        total += exp(row[j] - peak)
+    return total
+
+
+@sum_jit
+def _dense_loss(row, weights, peak, logarithm):
+    total = type(peak)(0)
+    for j in range(row.size):
+        total -= weights[j] * _log_share(row[j], peak, logarithm)
+    return total
+
+
+@sum_jit
+def _clipped_loss(q, weights):
+    total = type(q[0])(0)
+    for j in range(q.size):
+        total -= weights[j] * log(_clip(q[j]))
+    return total
+
+
+@sum_jit
+def _sigmoid_loss(z, t):
+    total = type(z[0])(0)
+    for j in range(z.size):
+        total += softplus(z[j]) - z[j] * t[j]
+    return total
+
+
+@sum_jit
+def _binary_loss(p, t):
+    total = type(p[0])(0)
+    for j in range(p.size):
+        total += _binary_term(p[j], t[j])
+    return total
+
+
+@jit
 def _softmax(x, output, start, stop):
     for i in range(start, stop):
         row, y = x[i], output[i]
         peak = _peak(row)
-        total = type(peak)(0)
         for j in range(row.size):
             y[j] = exp(row[j] - peak)
-            total += y[j]
+        total = row_sum(y)
         share = F(1) / total
         for j in range(row.size):
             y[j] *= share
 
 
-@sum_jit
+@jit
 def _softmax_backward(grad, y, output, start, stop):
     for i in range(start, stop):
         g, p, by_x = grad[i], y[i], output[i]
-        total = type(g[0])(0)
-        for j in range(g.size):
-            total += g[j] * p[j]
+        total = row_product(g, p)
         for j in range(g.size):
             by_x[j] = g[j] * p[j] - p[j] * total
 
 
-@sum_jit
+@jit
 def _log_softmax(x, output, start, stop):
     for i in range(start, stop):
         row, y = x[i], output[i]
         peak = _peak(row)
-        total = type(peak)(0)
-        for j in range(row.size):
-            total += exp(row[j] - peak)
-        logarithm = log(total)
+        logarithm = log(_exponential_sum(row, peak))
         for j in range(row.size):
             y[j] = _log_share(row[j], peak, logarithm)
 
 
-@sum_jit
+@jit
 def _log_softmax_backward(grad, y, output, start, stop):
     for i in range(start, stop):
         g, logarithms, by_x = grad[i], y[i], output[i]
-        total = type(g[0])(0)
-        for j in range(g.size):
-            total += g[j]
+        total = row_sum(g)
         for j in range(g.size):
             by_x[j] = g[j] - exp(logarithms[j]) * total
 
 
-@sum_jit
+@jit
 def _softmax_cross_entropy(logits, labels, loss, probabilities, start, stop):
     for i in range(start, stop):
         row, p, label = logits[i], probabilities[i], labels[i]
         peak = _peak(row)
-        total = type(peak)(0)
         for j in range(row.size):
             p[j] = exp(row[j] - peak)
-            total += p[j]
+        total = row_sum(p)
         if 0 <= label < row.size:
             loss[i] = -_log_share(row[label], peak, log(total))
         else:
@@ -259,24 +290,21 @@ def _softmax_cross_entropy(logits, labels, loss, probabilities, start, stop):
             p[j] *= share
 
 
-@sum_jit
+@jit
 def _softmax_cross_entropy_dense(logits, labels, loss, probabilities, start, stop):
     for i in range(start, stop):
         row, p, weights = logits[i], probabilities[i], labels[i]
         peak = _peak(row)
-        total = type(peak)(0)
         for j in range(row.size):
             p[j] = exp(row[j] - peak)
-            total += p[j]
+        total = row_sum(p)
         share, logarithm = F(1) / total, log(total)
-        value = type(peak)(0)
         for j in range(row.size):
             p[j] *= share
-            value -= weights[j] * _log_share(row[j], peak, logarithm)
-        loss[i] = value
+        loss[i] = _dense_loss(row, weights, peak, logarithm)
 
 
-@sum_jit
+@jit
 def _softmax_cross_entropy_backward(probabilities, labels, grad, by_logits, start, stop):
     for i in range(start, stop):
         p, output, g, label = probabilities[i], by_logits[i], grad[i], labels[i]
@@ -286,24 +314,20 @@ def _softmax_cross_entropy_backward(probabilities, labels, grad, by_logits, star
             output[label] -= g
 
 
-@sum_jit
+@jit
 def _softmax_cross_entropy_dense_backward(probabilities, labels, grad, by_logits, start, stop):
     for i in range(start, stop):
         p, output, g, weights = probabilities[i], by_logits[i], grad[i], labels[i]
-        total = type(g)(0)
-        for j in range(p.size):
-            total += weights[j]
+        total = row_sum(weights)
         for j in range(p.size):
             output[j] = g * (p[j] * total - weights[j])
 
 
-@sum_jit
+@jit
 def _categorical_cross_entropy(probabilities, labels, loss, totals, quotients, start, stop):
     for i in range(start, stop):
         row, q, label = probabilities[i], quotients[i], labels[i]
-        total = type(row[0])(0)
-        for j in range(row.size):
-            total += row[j]
+        total = row_sum(row)
         known = 0 <= label < row.size
         total = total if known else type(total)(math.nan)
         totals[i] = total
@@ -312,22 +336,18 @@ def _categorical_cross_entropy(probabilities, labels, loss, totals, quotients, s
         loss[i] = -log(_clip(q[label])) if known else total
 
 
-@sum_jit
+@jit
 def _categorical_cross_entropy_dense(probabilities, labels, loss, totals, quotients, start, stop):
     for i in range(start, stop):
         row, q, weights = probabilities[i], quotients[i], labels[i]
-        total = type(row[0])(0)
-        for j in range(row.size):
-            total += row[j]
+        total = row_sum(row)
         totals[i] = total
-        value = type(total)(0)
         for j in range(row.size):
             q[j] = row[j] / total
-            value -= weights[j] * log(_clip(q[j]))
-        loss[i] = value
+        loss[i] = _clipped_loss(q, weights)
 
 
-@sum_jit
+@jit
 def _categorical_cross_entropy_backward(quotients, labels, grad, totals, by_probabilities, start, stop):
     for i in range(start, stop):
         q, output, label = quotients[i], by_probabilities[i], labels[i]
@@ -341,32 +361,28 @@ def _categorical_cross_entropy_backward(quotients, labels, grad, totals, by_prob
             output[label] -= share / clipped
 
 
-@sum_jit
+@jit
 def _categorical_cross_entropy_dense_backward(quotients, labels, grad, totals, by_probabilities, start, stop):
     for i in range(start, stop):
         q, output, weights, g, total = quotients[i], by_probabilities[i], labels[i], grad[i], totals[i]
-        value = type(g)(0)
         for j in range(q.size):
             clipped = _clip(q[j])
             through = type(g)(1) if clipped == q[j] else type(g)(0)
             output[j] = g * through * weights[j] / -clipped
-            value += output[j] * q[j]
+        value = row_product(output, q)
         for j in range(q.size):
             output[j] = (output[j] - value) / total
 
 
-@sum_jit
+@jit
 def _sigmoid_cross_entropy(logits, targets, loss, start, stop):
     units = logits.shape[1]
     for i in range(start, stop):
-        z, t = logits[i], targets[i]
-        total = type(z[0])(0)
-        for j in range(units):
-            total += softplus(z[j]) - z[j] * t[j]
+        total = _sigmoid_loss(logits[i], targets[i])
         loss[i] = total / type(total)(units)
 
 
-@sum_jit
+@jit
 def _sigmoid_cross_entropy_backward(logits, targets, grad, by_logits, start, stop):
     units = logits.shape[1]
     for i in range(start, stop):
@@ -387,19 +403,18 @@ def _binary_slope(p, t):
     return (c - t) / (c * (F(1) - c)) if p == c else (c - p if p != p else type(p)(0))
 
 
-@sum_jit
+@jit
 def _binary_cross_entropy(probabilities, targets, loss, clipped, start, stop):
     units = probabilities.shape[1]
     for i in range(start, stop):
         p, t, c = probabilities[i], targets[i], clipped[i]
-        total = type(p[0])(0)
         for j in range(units):
             c[j] = _clip(p[j])
-            total += _binary_term(c[j], t[j])
+        total = _binary_loss(c, t)
         loss[i] = total / type(total)(units)
 
 
-@sum_jit
+@jit
 def _binary_cross_entropy_backward(probabilities, targets, grad, by_probabilities, start, stop):
     units = probabilities.shape[1]
     for i in range(start, stop):

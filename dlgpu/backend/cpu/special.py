@@ -10,7 +10,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from dlgpu.backend.cpu.jit import inline_jit
+from dlgpu.backend.cpu.jit import inline_jit, sum_jit
 from dlgpu.backend.reference.special import ERFC32
 
 F, I = np.float32, np.int32
@@ -166,3 +166,21 @@ def normal_pdf(z):
     c = abs(z)
     c = type(z)(40) if c > F(40) else c
     return exp(c * c * F(-0.5)) * type(z)(0.3989422804014327)
+
+
+@sum_jit
+def row_sum(x):
+    """sum_j x[j]"""
+    total = type(x[0])(0)
+    for j in range(x.size):
+        total += x[j]
+    return total
+
+
+@sum_jit
+def row_product(x, y):
+    """sum_j x[j] y[j]"""
+    total = type(x[0])(0)
+    for j in range(x.size):
+        total += x[j] * y[j]
+    return total

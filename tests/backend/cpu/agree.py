@@ -48,7 +48,9 @@ def replays_as_it_runs(name: str, args: tuple, options: dict) -> None:
         array[...] = other
     recording.replay()
     wanted = registry[name](*others, **options)
-    for f, w in zip(arrays((found, recorded)), arrays((wanted, others)), strict=True):
+    for f, w in zip(
+        arrays((mapped(np.asarray, found), recorded)), arrays((mapped(np.asarray, wanted), others)), strict=True
+    ):
         np.testing.assert_array_equal(plain(f), w, err_msg=f"{name}, replayed")
 
 
@@ -63,4 +65,4 @@ def mapped(function: Callable, value: object) -> object:
     """The function of all arrays in nested tuples."""
     if isinstance(value, tuple | list):
         return type(value)([mapped(function, item) for item in value])
-    return function(value) if isinstance(value, np.ndarray) else value
+    return function(value) if isinstance(value, np.ndarray | np.generic) else value
