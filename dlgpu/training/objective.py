@@ -6,6 +6,7 @@ from typing import Any
 
 from dlgpu import losses, metrics
 from dlgpu.backend.dispatch import array_namespace
+from dlgpu.backend.reference.counting import add_scaled
 from dlgpu.tensor import Tensor
 
 
@@ -77,7 +78,7 @@ class Objective:
         """
         if self.loss_sum is None:
             self.loss_sum = array_namespace(loss).zeros((), "float64")  # as metrics: float32 cannot count far
-        self.loss_sum += loss.astype("float64").reshape(()) * samples
+        add_scaled(self.loss_sum, loss, samples)
         if self._bound is None:
             self._bound = [
                 [(metrics.for_output(m, labels.shape, o.shape) if isinstance(m, str) else m, w) for m, w in wanted]
