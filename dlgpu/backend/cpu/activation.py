@@ -87,7 +87,8 @@ def dense_backward(grad, x, kernel, saved, name, needed):
     grad_x = grad_kernel = None
     if needed[0]:
         grad_x = empty_like(x)
-        call(np.matmul, grad_z, kernel.T, grad_x)
+        # of one unit it is no sum, and three times faster as a product of elements
+        call(np.multiply if kernel.shape[1] == 1 else np.matmul, grad_z, kernel.T, grad_x)
     if needed[1]:
         grad_kernel = empty_like(kernel)
         call(np.matmul, x.T, grad_z, grad_kernel)
@@ -244,7 +245,7 @@ def _selu(z):
     return type(z)(SELU_SCALE) * (_positive(z) + type(z)(SELU_ALPHA) * expm1(_negative(z)))
 
 
-@inline_jit
+@functools.partial(inline_jit, fastmath=False)  # rounded as in the reference: the derivative goes by whether it is 0
 def _hard_sigmoid(z):
     return _clip(z * type(z)(1 / 6) + F(0.5), F(0), F(1))
 
