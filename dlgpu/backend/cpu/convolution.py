@@ -7,11 +7,11 @@ through together, so that they stay in a core's cache; they are padded there, an
 import functools
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from dlgpu.backend import windows
-from dlgpu.backend.cpu.jit import jit, most_threads, parallel
+from dlgpu.backend.cpu.jit import jit
+from dlgpu.backend.cpu.threads import THREADS, share
 from dlgpu.backend.cpu.tile import ROWS, columns, tile
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import convolution as reference
@@ -113,7 +113,10 @@ def convolution_kernel_gradient(x, grad, window, strides, padding, dilation, gro
 
 
 def _data_gradient(grad, mask, kernel, size, strides, padding, dilation, groups):
-    """Results whose places agree modulo the strides see the same part of the kernel: a convolution for each such set."""
+    """Results whose places agree modulo the strides see the same part of the kernel: a convolution for each such set.
+
+    A gradient counts as 0 where `mask` is not positive.
+    """
     out = empty((len(grad), *size, kernel.shape[2] * groups), grad.dtype)
     kernel = _contiguous(kernel)
     for a in range(min(strides[0], size[0])):
@@ -138,7 +141,7 @@ def _every(kernel):
 
 
 def _gather(x, mask, kernel, bias, out, taps, picked, strides, first, step, groups, least, swapped=False):
-    """out[n, first + step * (o, p)] = max(least, bias + the sum over taps of x[n, (o, p) * strides + tap] @ kernel[picked])
+    """out[n, first + step * (o, p)] = max(least, bias + the sum over taps of x[n, (o, p) * strides + tap] @ kernel[tap])
 
     Args:
         mask: of x's shape; where it is not positive x counts as 0. Or None.
@@ -154,28 +157,25 @@ def _gather(x, mask, kernel, bias, out, taps, picked, strides, first, step, grou
     call(_pack, kernel, _indices(picked[0]), _indices(picked[1]), swapped, groups, bias, panels, start)
     scratch = empty(
         (
-            most_threads(),
+            THREADS,
             walk.padded * ((walk.band - 1) * walk.row_stride + walk.span) * walk.channels + ROWS * wide + 64,
         ),
         x.dtype,
     )
     mask = x if mask is None else mask
-    work = len(x) * walk.rows * walk.columns * blocks * wide * deep
-    loop = _gather_serial if work < SMALL else _gather_parallel
-    call(
-        loop,
-        x.reshape(-1),
-        mask.reshape(-1),
-        mask is not x,
-        out.reshape(-1),
-        panels,
-        start,
-        runs,
-        scratch,
-        walk,
-        len(x),
+    _loop(
+        _gather_bands, len(x) * walk.bands, len(x) * walk.rows * walk.columns * panels.size,
+        x.reshape(-1), mask.reshape(-1), mask is not x, out.reshape(-1), panels, start, runs, scratch, walk,
         x.dtype.type(least),
-    )
+    )  # fmt: skip
+
+
+def _loop(loop, units, work, *args):
+    """Go through the units, by one thread if there are few multiplications."""
+    if work < SMALL:
+        call(loop, 0, units, 0, *args)
+    else:
+        call(share, loop, units, *args)
 
 
 def _kernel_gradient(x, grad, mask, window, strides, padding, dilation, groups):
@@ -190,18 +190,17 @@ def _kernel_gradient(x, grad, mask, window, strides, padding, dilation, groups):
     parts = min(units, max(4, min(16, (1 << 21) // (deep * blocks * wide * x.dtype.itemsize))))
     sums = empty((parts, blocks, deep + 1, wide), x.dtype)
     images = empty(
-        (most_threads(), walk.padded * ((walk.band - 1) * walk.row_stride + walk.span) * walk.channels + 64), x.dtype
+        (THREADS, walk.padded * ((walk.band - 1) * walk.row_stride + walk.span) * walk.channels + 64), x.dtype
     )
-    grads = empty((most_threads(), walk.band * walk.columns * wide + 64), x.dtype)
+    grads = empty((THREADS, walk.band * walk.columns * wide + 64), x.dtype)
     rows = _indices(tuple(o * walk.row_stride * walk.pitch for o in range(walk.band)))
     by_kernel, by_bias = empty((*window, depth, filters), x.dtype), empty(filters, x.dtype)
     mask = grad if mask is None else mask
-    small = len(x) * walk.rows * walk.columns * blocks * wide * deep < SMALL
-    call(
-        _kernel_gradient_serial if small else _kernel_gradient_parallel,
-        x.reshape(-1), grad.reshape(-1), mask.reshape(-1), mask is not grad, sums, runs, rows, images, grads, walk,
-        units, by_kernel.reshape(deep, filters), by_bias,
+    _loop(
+        _sum_parts, parts, len(x) * walk.rows * walk.columns * deep * blocks * wide,
+        x.reshape(-1), grad.reshape(-1), mask.reshape(-1), mask is not grad, sums, runs, rows, images, grads, walk, units,
     )  # fmt: skip
+    _loop(_add_parts, blocks, sums.size, sums, by_kernel.reshape(deep, filters), by_bias, walk.filters)
     return by_kernel, by_bias
 
 
@@ -232,7 +231,8 @@ def _walk(source, out, taps, strides, first, step, groups, itemsize, masked):
     walk = Walk(
         height, width, channels, groups, depth, *size, *strides, *low, reach[0], pitch, padded, len(starts),
         depth * (len(taps[1]) if together else 1), filters // groups, -(-size[0] // band), band,
-        (first[0] * out[2] + first[1]) * filters, out[1] * out[2] * filters, step[0] * out[2] * filters, step[1] * filters,
+        (first[0] * out[2] + first[1]) * filters, out[1] * out[2] * filters, step[0] * out[2] * filters,
+        step[1] * filters,
     )  # fmt: skip
     return walk, _indices(starts)
 
@@ -252,8 +252,11 @@ def _contiguous(array):
 
 @jit
 def _pack(kernel, rows, columns, swapped, groups, bias, panels, start):
-    """panels[block, (i, j, c), f] = kernel[rows[i], columns[j], c, f] for each group's blocks of filters; start: bias."""
-    blocks, deep, wide = panels.shape
+    """panels[block, (i, j, c), f] = kernel[rows[i], columns[j], c, f] for each group's blocks of filters; start: bias.
+
+    With zeros beyond the last filter of a group.
+    """
+    blocks, wide = start.shape
     inner = kernel.shape[3] // groups if swapped else kernel.shape[2]
     filters = kernel.shape[2] if swapped else kernel.shape[3] // groups
     for block in range(blocks):
@@ -347,16 +350,9 @@ def _gather_band(unit, x, mask, masked, out, panels, start, runs, scratch, walk,
 
 
 @jit
-def _gather_serial(x, mask, masked, out, panels, start, runs, scratch, walk, batch, least):
-    for unit in range(batch * walk.bands):
-        _gather_band(unit, x, mask, masked, out, panels, start, runs, scratch[0], walk, least)
-
-
-@parallel
-def _gather_parallel(x, mask, masked, out, panels, start, runs, scratch, walk, batch, least):
-    for unit in numba.prange(batch * walk.bands):
-        mine = scratch[numba.get_thread_id()]
-        _gather_band(np.int64(unit), x, mask, masked, out, panels, start, runs, mine, walk, least)
+def _gather_bands(begin, end, thread, x, mask, masked, out, panels, start, runs, scratch, walk, least):
+    for unit in range(begin, end):
+        _gather_band(unit, x, mask, masked, out, panels, start, runs, scratch[thread], walk, least)
 
 
 @jit
@@ -411,14 +407,21 @@ def _sum_part(part, x, grad, mask, masked, sums, runs, rows, images, grads, walk
 
 
 @jit
-def _add_parts(sums, by_kernel, by_bias, filters):
+def _sum_parts(begin, end, thread, x, grad, mask, masked, sums, runs, rows, images, grads, walk, units):
+    for part in range(begin, end):
+        _sum_part(part, x, grad, mask, masked, sums, runs, rows, images[thread], grads[thread], walk, units)
+
+
+@jit
+def _add_parts(begin, end, thread, sums, by_kernel, by_bias, filters):
+    """The sum of all parts, in order."""
     parts, blocks, deep, wide = sums.shape
     groups = len(by_bias) // filters
-    for block in range(blocks):
-        group, begin = divmod(block, blocks // groups)
-        begin *= wide
-        count = min(wide, filters - begin)
-        at = group * filters + begin
+    for block in range(begin, end):
+        group, first = divmod(block, blocks // groups)
+        first *= wide
+        count = min(wide, filters - first)
+        at = group * filters + first
         for part in range(1, parts):
             for k in range(deep):
                 for f in range(wide):
@@ -428,18 +431,3 @@ def _add_parts(sums, by_kernel, by_bias, filters):
                 by_kernel[k, at + f] = sums[0, block, k, f]
         for f in range(count):
             by_bias[at + f] = sums[0, block, deep - 1, f]
-
-
-@jit
-def _kernel_gradient_serial(x, grad, mask, masked, sums, runs, rows, images, grads, walk, units, by_kernel, by_bias):
-    for part in range(len(sums)):
-        _sum_part(part, x, grad, mask, masked, sums, runs, rows, images[0], grads[0], walk, units)
-    _add_parts(sums, by_kernel, by_bias, walk.filters)
-
-
-@parallel
-def _kernel_gradient_parallel(x, grad, mask, masked, sums, runs, rows, images, grads, walk, units, by_kernel, by_bias):
-    for part in numba.prange(len(sums)):
-        thread = numba.get_thread_id()
-        _sum_part(np.int64(part), x, grad, mask, masked, sums, runs, rows, images[thread], grads[thread], walk, units)
-    _add_parts(sums, by_kernel, by_bias, walk.filters)

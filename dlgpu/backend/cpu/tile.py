@@ -5,7 +5,7 @@ Numba keeps no array in registers, so this one function is written as LLVM instr
 
 import llvmlite.binding
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
 _features = llvmlite.binding.get_host_cpu_features()
@@ -20,8 +20,10 @@ def columns(dtype):
 
 
 @intrinsic
-def tile(typingctx, rows, out, at, out_row, start, from_, start_row, a, a_at, a_row, a_step, runs, run_at, count, length,
-         b, b_at, least):  # fmt: skip
+def tile(
+    typingctx, rows, out, at, out_row, start, from_, start_row, a, a_at, a_row, a_step, runs, run_at, count, length, b,
+    b_at, least,
+):  # fmt: skip
     """out[at + r * out_row + f] = max(least, start[from_ + r * start_row + f] + the sum over run and step of
     a[a_at + runs[run_at + run] + r * a_row + step * a_step] * b[b_at + (run * length + step) * columns + f])
 
@@ -63,7 +65,7 @@ def tile(typingctx, rows, out, at, out_row, start, from_, start_row, a, a_at, a_
         for n in range(1, ROWS + 1):
             begin, run_head, run_body, step_body, run_end, store = (
                 builder.append_basic_block(f"{name}{n}")
-                for name in "begin run_head run_body step run_end store".split()
+                for name in ("begin", "run_head", "run_body", "step", "run_end", "store")
             )
             switch.add_case(index(n), begin)
             builder.position_at_end(begin)

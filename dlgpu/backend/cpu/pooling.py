@@ -1,0 +1,260 @@
+"""Pooling on the host: each image once through the cache, channels in vectors, images shared between threads."""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from dlgpu.backend import windows
+from dlgpu.backend.cpu.jit import jit
+from dlgpu.backend.cpu.threads import share
+from dlgpu.backend.recorder import call, empty
+from dlgpu.backend.reference import pooling as reference
+
+SMALL = 1 << 15  # values that are not worth a second thread
+
+
+class Slide(NamedTuple):
+    """How a window slides over images: integers that compiled loops read."""
+
+    height: int
+    width: int
+    rows: int  # windows, from top to bottom
+    columns: int
+    window_rows: int
+    window_columns: int
+    row_stride: int
+    column_stride: int
+    top: int
+    left: int
+    channels: int
+
+
+@functools.lru_cache(1024)
+def _slide(size, channels, window, strides, padding):
+    outputs = windows.output_size(size, window, strides, padding)
+    return Slide(*size, *outputs, *window, *strides, padding[0][0], padding[1][0], channels)
+
+
+def _loop(loop, values, batch, *args):
+    """Go through the images, by one thread if they are small."""
+    if values < SMALL:
+        call(loop, 0, batch, 0, *args)
+    else:
+        call(share, loop, batch, *args)
+
+
+def _contiguous(array):
+    if array.flags.c_contiguous:
+        return array
+    copy = empty(array.shape, array.dtype)
+    call(np.copyto, copy, array)
+    return copy
+
+
+def _compiled(dtype):
+    """Whether Numba's loops work on a dtype; the reference does float16 and booleans."""
+    return dtype.kind in "iu" or dtype in (np.float32, np.float64)
+
+
+@reference.max_pool.on("cpu")
+def max_pool(x, window, strides, padding):
+    if not _compiled(x.dtype):
+        return reference.max_pool.reference(x, window, strides, padding)
+    x, slide = _contiguous(x), _slide(x.shape[1:3], x.shape[3], window, strides, padding)
+    values = empty((len(x), slide.rows, slide.columns, slide.channels), x.dtype)
+    indices = empty(values.shape, np.uint8 if window[0] * window[1] <= 256 else np.int32)
+    _loop(_max_images, x.size, len(x), x, values, indices, slide)
+    return values, indices
+
+
+@reference.max_pool_scatter.on("cpu")
+def max_pool_scatter(grad, indices, size, window, strides, padding):
+    if not _compiled(grad.dtype):
+        return reference.max_pool_scatter.reference(grad, indices, size, window, strides, padding)
+    slide = _slide(tuple(size), grad.shape[3], window, strides, padding)
+    out = empty((len(grad), *size, slide.channels), grad.dtype)
+    _loop(_scatter_images, out.size, len(out), _contiguous(grad), _contiguous(indices), out, slide)
+    return out
+
+
+@reference.max_pool_gather.on("cpu")
+def max_pool_gather(x, indices, window, strides, padding):
+    if not _compiled(x.dtype):
+        return reference.max_pool_gather.reference(x, indices, window, strides, padding)
+    slide = _slide(x.shape[1:3], x.shape[3], window, strides, padding)
+    out = empty(indices.shape, x.dtype)
+    _loop(_gather_images, out.size, len(out), _contiguous(x), _contiguous(indices), out, slide)
+    return out
+
+
+@reference.average_pool.on("cpu")
+def average_pool(x, window, strides, padding):
+    if x.dtype.kind != "f" or not _compiled(x.dtype):
+        return reference.average_pool.reference(x, window, strides, padding)
+    x, slide = _contiguous(x), _slide(x.shape[1:3], x.shape[3], window, strides, padding)
+    out = empty((len(x), slide.rows, slide.columns, slide.channels), x.dtype)
+    _loop(_average_images, x.size, len(x), x, out, slide)
+    return out
+
+
+@reference.average_pool_gradient.on("cpu")
+def average_pool_gradient(grad, size, window, strides, padding):
+    if grad.dtype.kind != "f" or not _compiled(grad.dtype):
+        return reference.average_pool_gradient.reference(grad, size, window, strides, padding)
+    slide = _slide(tuple(size), grad.shape[3], window, strides, padding)
+    out = empty((len(grad), *size, slide.channels), grad.dtype)
+    _loop(_share_images, out.size, len(out), _contiguous(grad), out, slide)
+    return out
+
+
+@jit
+def _seen(first, window, length):
+    """The places in a window that lie in the input, where the window begins at `first`."""
+    return max(0, -first), min(window, length - first)
+
+
+@jit
+def _max_of_image(x, values, indices, slide):
+    """A NaN wins over numbers and is not replaced: the first one gets the gradient."""
+    channels = slide.channels
+    for o in range(slide.rows):
+        row = o * slide.row_stride - slide.top
+        first_row, end_row = _seen(row, slide.window_rows, slide.height)
+        for p in range(slide.columns):
+            column = p * slide.column_stride - slide.left
+            first, end = _seen(column, slide.window_columns, slide.width)
+            value, index = values[o, p], indices[o, p]
+            if end_row - first_row == 2 and end - first == 2:
+                _largest_of_four(x[row + first_row], x[row + first_row + 1], column + first,
+                                 first_row * slide.window_columns + first, slide.window_columns, value, index)  # fmt: skip
+                continue
+            source = x[row + first_row, column + first]
+            place = indices.dtype.type(first_row * slide.window_columns + first)
+            for c in range(channels):
+                value[c] = source[c]
+                index[c] = place
+            for i in range(first_row, end_row):
+                for j in range(first, end):
+                    source, place = x[row + i, column + j], indices.dtype.type(i * slide.window_columns + j)
+                    for c in range(channels):
+                        best, candidate = value[c], source[c]
+                        better = (best == best) & (not (candidate <= best))
+                        value[c] = candidate if better else best
+                        index[c] = place if better else index[c]
+
+
+@jit
+def _largest_of_four(above, below, at, place, across, value, index):
+    """Two rows of two: the most common window, without a pass for each place."""
+    a, b, c, d = above[at], above[at + 1], below[at], below[at + 1]
+    at_a, at_b = index.dtype.type(place), index.dtype.type(place + 1)
+    at_c, at_d = index.dtype.type(place + across), index.dtype.type(place + across + 1)
+    for k in range(len(value)):
+        best, chosen = a[k], at_a
+        better = (best == best) & (not (b[k] <= best))
+        best, chosen = b[k] if better else best, at_b if better else chosen
+        better = (best == best) & (not (c[k] <= best))
+        best, chosen = c[k] if better else best, at_c if better else chosen
+        better = (best == best) & (not (d[k] <= best))
+        value[k], index[k] = d[k] if better else best, at_d if better else chosen
+
+
+@jit
+def _scatter_to_image(grad, indices, out, slide):
+    zero = out.dtype.type(0)
+    apart = slide.row_stride >= slide.window_rows and slide.column_stride >= slide.window_columns
+    whole = apart and slide.row_stride == slide.window_rows and slide.column_stride == slide.window_columns
+    if not (whole and slide.top == 0 and slide.left == 0):
+        out[:] = zero
+    else:  # every value is written once, save for those beyond the last windows
+        out[slide.rows * slide.row_stride :] = zero
+        out[:, slide.columns * slide.column_stride :] = zero
+    for o in range(slide.rows):
+        row = o * slide.row_stride - slide.top
+        first_row, end_row = _seen(row, slide.window_rows, slide.height)
+        for p in range(slide.columns):
+            column = p * slide.column_stride - slide.left
+            first, end = _seen(column, slide.window_columns, slide.width)
+            value, index = grad[o, p], indices[o, p]
+            for i in range(first_row, end_row):
+                for j in range(first, end):
+                    target, place = out[row + i, column + j], indices.dtype.type(i * slide.window_columns + j)
+                    if apart:
+                        for c in range(slide.channels):
+                            target[c] = value[c] if index[c] == place else zero
+                    else:
+                        for c in range(slide.channels):
+                            target[c] += value[c] if index[c] == place else zero
+
+
+@jit
+def _gather_images(begin, end, thread, x, indices, out, slide):
+    for n in range(begin, end):
+        for o in range(slide.rows):
+            for p in range(slide.columns):
+                row, column = o * slide.row_stride - slide.top, p * slide.column_stride - slide.left
+                for c in range(slide.channels):
+                    i, j = divmod(np.int64(indices[n, o, p, c]), slide.window_columns)
+                    out[n, o, p, c] = x[n, row + i, column + j, c]
+
+
+@jit
+def _average_of_image(x, out, slide):
+    for o in range(slide.rows):
+        row = o * slide.row_stride - slide.top
+        first_row, end_row = _seen(row, slide.window_rows, slide.height)
+        for p in range(slide.columns):
+            column = p * slide.column_stride - slide.left
+            first, end = _seen(column, slide.window_columns, slide.width)
+            mean = out[o, p]
+            mean[:] = out.dtype.type(0)
+            for i in range(first_row, end_row):
+                for j in range(first, end):
+                    source = x[row + i, column + j]
+                    for c in range(slide.channels):
+                        mean[c] += source[c]
+            count = out.dtype.type((end_row - first_row) * (end - first))
+            for c in range(slide.channels):
+                mean[c] /= count
+
+
+@jit
+def _share_to_image(grad, out, slide):
+    out[:] = out.dtype.type(0)
+    for o in range(slide.rows):
+        row = o * slide.row_stride - slide.top
+        first_row, end_row = _seen(row, slide.window_rows, slide.height)
+        for p in range(slide.columns):
+            column = p * slide.column_stride - slide.left
+            first, end = _seen(column, slide.window_columns, slide.width)
+            value, count = grad[o, p], out.dtype.type((end_row - first_row) * (end - first))
+            for i in range(first_row, end_row):
+                for j in range(first, end):
+                    target = out[row + i, column + j]
+                    for c in range(slide.channels):
+                        target[c] += value[c] / count
+
+
+@jit
+def _max_images(begin, end, thread, x, values, indices, slide):
+    for n in range(begin, end):
+        _max_of_image(x[n], values[n], indices[n], slide)
+
+
+@jit
+def _scatter_images(begin, end, thread, grad, indices, out, slide):
+    for n in range(begin, end):
+        _scatter_to_image(grad[n], indices[n], out[n], slide)
+
+
+@jit
+def _average_images(begin, end, thread, x, out, slide):
+    for n in range(begin, end):
+        _average_of_image(x[n], out[n], slide)
+
+
+@jit
+def _share_images(begin, end, thread, grad, out, slide):
+    for n in range(begin, end):
+        _share_to_image(grad[n], out[n], slide)
