@@ -309,107 +309,98 @@ def _copy_band(x, mask, masked, scratch, walk, image, first, rows):
 
 
 @jit
-def _gather_band(unit, x, mask, masked, out, panels, start, runs, scratch, walk, least):
-    """One band of one image."""
-    image, band = divmod(unit, walk.bands)
-    first = band * walk.band
-    rows = min(walk.band, walk.rows - first)
-    wide = panels.shape[2]
+def _gather_bands(begin, end, thread, x, mask, masked, out, panels, start, runs, scratch, walk, least):
+    """Each unit is one band of one image."""
+    scratch, wide = scratch[thread], panels.shape[2]
     spare = scratch.size - ROWS * wide
-    if walk.padded:
-        _copy_band(x, mask, masked, scratch, walk, image, first, rows)
-        origin = 0
-    else:
-        origin = (image * walk.height + first * walk.row_stride + walk.row_offset) * walk.pitch
-        origin += walk.column_offset * walk.channels
     source = scratch if walk.padded else x
     tiles = (walk.columns + ROWS - 1) // ROWS
-    for block in range(len(panels)):
-        group, begin = divmod(block, len(panels) // walk.groups)
-        begin *= wide
-        count = min(wide, walk.filters - begin)
-        at_block = walk.out_start + image * walk.out_image + group * walk.filters + begin
-        for r in range(rows):
-            at_row = at_block + (first + r) * walk.out_row
-            from_row = origin + r * walk.row_stride * walk.pitch + group * walk.depth
-            for t in range(tiles):
-                p = t * walk.columns // tiles
-                high = (t + 1) * walk.columns // tiles - p
-                at = at_row + p * walk.out_column
-                whole = count == wide
-                tile(
-                    high, out if whole else scratch, at if whole else spare, walk.out_column if whole else wide,
-                    start, block * wide, 0,
-                    source, from_row + p * walk.column_stride * walk.channels, walk.column_stride * walk.channels, 1,
-                    runs, 0, walk.runs, walk.length, panels, block * panels.shape[1] * wide, least,
-                )  # fmt: skip
-                if not whole:
-                    for q in range(high):
-                        for f in range(count):
-                            out[at + q * walk.out_column + f] = scratch[spare + q * wide + f]
-
-
-@jit
-def _gather_bands(begin, end, thread, x, mask, masked, out, panels, start, runs, scratch, walk, least):
     for unit in range(begin, end):
-        _gather_band(unit, x, mask, masked, out, panels, start, runs, scratch[thread], walk, least)
-
-
-@jit
-def _sum_part(part, x, grad, mask, masked, sums, runs, rows, images, grads, walk, units):
-    """sums[part]: of each block of filters the gradient by the kernel and, in its last row, by the bias."""
-    parts, blocks, deep, wide = sums.shape
-    zero, one = x.dtype.type(0), x.dtype.type(1)
-    least = x.dtype.type(-np.inf)
-    filters = walk.filters * walk.groups
-    sums[part] = zero
-    heights = (walk.length + ROWS - 1) // ROWS
-    for unit in range(part * units // parts, (part + 1) * units // parts):
         image, band = divmod(unit, walk.bands)
         first = band * walk.band
-        high = min(walk.band, walk.rows - first)
+        rows = min(walk.band, walk.rows - first)
         if walk.padded:
-            _copy_band(x, x, False, images, walk, image, first, high)
+            _copy_band(x, mask, masked, scratch, walk, image, first, rows)
             origin = 0
         else:
             origin = (image * walk.height + first * walk.row_stride + walk.row_offset) * walk.pitch
             origin += walk.column_offset * walk.channels
-        source = images if walk.padded else x
-        pixels = high * walk.columns
-        before = (image * walk.rows + first) * walk.columns * filters
-        for block in range(blocks):
-            group, begin = divmod(block, blocks // walk.groups)
-            begin *= wide
-            count = min(wide, walk.filters - begin)
-            by_bias = sums[part, block, deep - 1]
-            for p in range(pixels):
-                at = before + p * filters + group * walk.filters + begin
-                values, signs, to = grad[at : at + count], mask[at : at + count], grads[p * wide : (p + 1) * wide]
-                if masked:
-                    for f in range(count):
-                        to[f] = values[f] * (one if signs[f] > zero else zero)
-                else:
-                    for f in range(count):
-                        to[f] = values[f]
-                to[count:] = zero
-                for f in range(wide):
-                    by_bias[f] += to[f]
-            for run in range(walk.runs):
-                for t in range(heights):
-                    k = t * walk.length // heights
-                    tall = (t + 1) * walk.length // heights - k
-                    at = ((part * blocks + block) * deep + run * walk.length + k) * wide
+        for block in range(len(panels)):
+            group, low = divmod(block, len(panels) // walk.groups)
+            low *= wide
+            count = min(wide, walk.filters - low)
+            at_block = walk.out_start + image * walk.out_image + group * walk.filters + low
+            for r in range(rows):
+                at_row = at_block + (first + r) * walk.out_row
+                from_row = origin + r * walk.row_stride * walk.pitch + group * walk.depth
+                for t in range(tiles):
+                    p = t * walk.columns // tiles
+                    high = (t + 1) * walk.columns // tiles - p
+                    at = at_row + p * walk.out_column
+                    whole = count == wide
                     tile(
-                        tall, sums, at, wide, sums, at, wide,
-                        source, origin + runs[run] + group * walk.depth + k, 1, walk.column_stride * walk.channels,
-                        rows, 0, high, walk.columns, grads, 0, least,
+                        high, out if whole else scratch, at if whole else spare, walk.out_column if whole else wide,
+                        start, block * wide, 0,
+                        source, from_row + p * walk.column_stride * walk.channels, walk.column_stride * walk.channels, 1,
+                        runs, 0, walk.runs, walk.length, panels, block * panels.shape[1] * wide, least,
                     )  # fmt: skip
+                    if not whole:
+                        for q in range(high):
+                            for f in range(count):
+                                out[at + q * walk.out_column + f] = scratch[spare + q * wide + f]
 
 
 @jit
 def _sum_parts(begin, end, thread, x, grad, mask, masked, sums, runs, rows, images, grads, walk, units):
+    """sums[part]: of each block of filters the gradient by the kernel and, in its last row, by the bias."""
+    parts, blocks, deep, wide = sums.shape
+    images, grads = images[thread], grads[thread]
+    source = images if walk.padded else x
+    heights = (walk.length + ROWS - 1) // ROWS
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    least = x.dtype.type(-np.inf)
+    filters = walk.filters * walk.groups
     for part in range(begin, end):
-        _sum_part(part, x, grad, mask, masked, sums, runs, rows, images[thread], grads[thread], walk, units)
+        sums[part] = zero
+        for unit in range(part * units // parts, (part + 1) * units // parts):
+            image, band = divmod(unit, walk.bands)
+            first = band * walk.band
+            high = min(walk.band, walk.rows - first)
+            if walk.padded:
+                _copy_band(x, x, False, images, walk, image, first, high)
+                origin = 0
+            else:
+                origin = (image * walk.height + first * walk.row_stride + walk.row_offset) * walk.pitch
+                origin += walk.column_offset * walk.channels
+            pixels = high * walk.columns
+            before = (image * walk.rows + first) * walk.columns * filters
+            for block in range(blocks):
+                group, low = divmod(block, blocks // walk.groups)
+                low *= wide
+                count = min(wide, walk.filters - low)
+                by_bias = sums[part, block, deep - 1]
+                for p in range(pixels):
+                    at = before + p * filters + group * walk.filters + low
+                    values, signs, to = grad[at : at + count], mask[at : at + count], grads[p * wide : (p + 1) * wide]
+                    if masked:
+                        for f in range(count):
+                            to[f] = values[f] * (one if signs[f] > zero else zero)
+                    else:
+                        for f in range(count):
+                            to[f] = values[f]
+                    to[count:] = zero
+                    for f in range(wide):
+                        by_bias[f] += to[f]
+                for run in range(walk.runs):
+                    for t in range(heights):
+                        k = t * walk.length // heights
+                        tall = (t + 1) * walk.length // heights - k
+                        at = ((part * blocks + block) * deep + run * walk.length + k) * wide
+                        tile(
+                            tall, sums, at, wide, sums, at, wide,
+                            source, origin + runs[run] + group * walk.depth + k, 1, walk.column_stride * walk.channels,
+                            rows, 0, high, walk.columns, grads, 0, least,
+                        )  # fmt: skip
 
 
 @jit
