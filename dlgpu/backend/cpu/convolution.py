@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dlgpu.backend import windows
+from dlgpu.backend.cpu.arrays import compiled, contiguous
 from dlgpu.backend.cpu.jit import jit
 from dlgpu.backend.cpu.threads import THREADS, share
 from dlgpu.backend.cpu.tile import ROWS, columns, tile
@@ -18,8 +19,7 @@ from dlgpu.backend.reference import convolution as reference
 from dlgpu.backend.reference.activation import FROM_INPUT, activation_backward, bias_activation
 
 BAND_BYTES = 1 << 18  # of an image, that go through together
-FEWEST_FILTERS = 4  # fewer in a group waste too much of a tile
-SMALL = 1 << 20  # multiplications that are not worth a second thread
+GRAIN = 1 << 21  # multiplications that are worth a thread
 
 
 class Walk(NamedTuple):
@@ -54,27 +54,16 @@ class Walk(NamedTuple):
     out_column: int
 
 
-def _supported(x, kernel, groups):
-    """Whether the tiles can do it and are not mostly empty; the reference does the rest."""
-    dtype = x.dtype in (np.float32, np.float64) and x.dtype == kernel.dtype
-    return (
-        dtype
-        and x.size
-        and kernel.size
-        and (groups == 1 or min(kernel.shape[2], kernel.shape[3] // groups) >= FEWEST_FILTERS)
-    )
-
-
 @reference.convolution.on("cpu")
 def convolution(x, kernel, bias, name, strides, padding, dilation, groups):
-    if not _supported(x, kernel, groups):
+    if not (compiled(x, kernel) and x.size and kernel.size):
         return reference.convolution.reference(x, kernel, bias, name, strides, padding, dilation, groups)
     size = windows.output_size(x.shape[1:3], kernel.shape[:2], strides, padding, dilation)
     z = empty((len(x), *size, kernel.shape[3]), x.dtype)
     taps = tuple(tuple(i * d - pad[0] for i in range(n)) for n, d, pad in zip(kernel.shape, dilation, padding))
     least = 0 if name == "relu" else -np.inf
     _gather(
-        _contiguous(x), None, _contiguous(kernel), bias, z, taps, _every(kernel), strides, (0, 0), (1, 1), groups, least
+        contiguous(x), None, contiguous(kernel), bias, z, taps, _every(kernel), strides, (0, 0), (1, 1), groups, least
     )
     if name in ("linear", "relu"):
         return z, z
@@ -84,11 +73,11 @@ def convolution(x, kernel, bias, name, strides, padding, dilation, groups):
 @reference.convolution_backward.on("cpu")
 def convolution_backward(grad, x, kernel, saved, name, needed, strides, padding, dilation, groups):
     geometry = strides, padding, dilation, groups
-    if not (_supported(x, kernel, groups) and grad.size):
+    if not (compiled(grad, x) and grad.size and x.size):
         return reference.convolution_backward.reference(grad, x, kernel, saved, name, needed, *geometry)
     if name not in ("linear", "relu"):
         grad = activation_backward(grad, saved, name)
-    grad, mask = _contiguous(grad), _contiguous(saved) if name == "relu" else None
+    grad, mask = contiguous(grad), contiguous(saved) if name == "relu" else None
     by_x = by_kernel = by_bias = None
     if needed[0]:
         by_x = _data_gradient(grad, mask, kernel, x.shape[1:3], *geometry)
@@ -99,17 +88,16 @@ def convolution_backward(grad, x, kernel, saved, name, needed, strides, padding,
 
 @reference.convolution_data_gradient.on("cpu")
 def convolution_data_gradient(grad, kernel, size, strides, padding, dilation, groups):
-    if not _supported(grad, kernel, groups):
+    if not (compiled(grad, kernel) and grad.size and kernel.size):
         return reference.convolution_data_gradient.reference(grad, kernel, size, strides, padding, dilation, groups)
-    return _data_gradient(_contiguous(grad), None, kernel, size, strides, padding, dilation, groups)
+    return _data_gradient(contiguous(grad), None, kernel, size, strides, padding, dilation, groups)
 
 
 @reference.convolution_kernel_gradient.on("cpu")
 def convolution_kernel_gradient(x, grad, window, strides, padding, dilation, groups):
-    shape = (*window, x.shape[3] // groups, grad.shape[3])
-    if not (grad.size and _supported(x, np.broadcast_to(np.empty((), grad.dtype), shape), groups)):
+    if not (compiled(x, grad) and x.size and grad.size):
         return reference.convolution_kernel_gradient.reference(x, grad, window, strides, padding, dilation, groups)
-    return _kernel_gradient(x, _contiguous(grad), None, window, strides, padding, dilation, groups)[0]
+    return _kernel_gradient(x, contiguous(grad), None, window, strides, padding, dilation, groups)[0]
 
 
 def _data_gradient(grad, mask, kernel, size, strides, padding, dilation, groups):
@@ -118,7 +106,7 @@ def _data_gradient(grad, mask, kernel, size, strides, padding, dilation, groups)
     A gradient counts as 0 where `mask` is not positive.
     """
     out = empty((len(grad), *size, kernel.shape[2] * groups), grad.dtype)
-    kernel = _contiguous(kernel)
+    kernel = contiguous(kernel)
     for a in range(min(strides[0], size[0])):
         for b in range(min(strides[1], size[1])):
             taps, picked = zip(*map(_taps_that_meet, (a, b), strides, padding, dilation, kernel.shape))
@@ -141,7 +129,7 @@ def _every(kernel):
 
 
 def _gather(x, mask, kernel, bias, out, taps, picked, strides, first, step, groups, least, swapped=False):
-    """out[n, first + step * (o, p)] = max(least, bias + the sum over taps of x[n, (o, p) * strides + tap] @ kernel[tap])
+    """out[n, first + step * (o, p)] = max(least, bias + sum over taps of x[n, (o, p) * strides + tap] @ kernel[tap])
 
     Args:
         mask: of x's shape; where it is not positive x counts as 0. Or None.
@@ -153,34 +141,26 @@ def _gather(x, mask, kernel, bias, out, taps, picked, strides, first, step, grou
     blocks, deep = groups * -(-walk.filters // wide), walk.runs * walk.length
     panels = empty((blocks, max(1, deep), wide), x.dtype)
     start = empty((blocks, wide), x.dtype)
-    bias = start[:0].reshape(-1) if bias is None else _contiguous(bias)
+    bias = start[:0].reshape(-1) if bias is None else contiguous(bias)
     call(_pack, kernel, _indices(picked[0]), _indices(picked[1]), swapped, groups, bias, panels, start)
-    scratch = empty(
-        (
-            THREADS,
-            walk.padded * ((walk.band - 1) * walk.row_stride + walk.span) * walk.channels + ROWS * wide + 64,
-        ),
-        x.dtype,
-    )
+    units = len(x) * walk.bands
+    lanes = _lanes(units, len(x) * walk.rows * walk.columns * panels.size)
+    scratch = empty((lanes, _band_size(walk) + ROWS * wide), x.dtype)
     mask = x if mask is None else mask
-    _loop(
-        _gather_bands, len(x) * walk.bands, len(x) * walk.rows * walk.columns * panels.size,
-        x.reshape(-1), mask.reshape(-1), mask is not x, out.reshape(-1), panels, start, runs, scratch, walk,
-        x.dtype.type(least),
+    call(
+        share, _gather_bands, lanes, 1, x.reshape(-1), mask.reshape(-1), mask is not x, out.reshape(-1), panels, start,
+        runs, scratch, walk, units, x.dtype.type(least),
     )  # fmt: skip
 
 
-def _loop(loop, units, work, *args):
-    """Go through the units, by one thread if there are few multiplications."""
-    if work < SMALL:
-        call(loop, 0, units, 0, *args)
-    else:
-        call(share, loop, units, *args)
+def _lanes(units, work):
+    """How many threads are worth it for so many multiplications."""
+    return min(units, THREADS, 1 + work // GRAIN)
 
 
 def _kernel_gradient(x, grad, mask, window, strides, padding, dilation, groups):
     """The gradients by the kernel and by the bias. The sums are taken in a number of parts that only sizes decide."""
-    x, filters = _contiguous(x), grad.shape[3]
+    x, filters = contiguous(x), grad.shape[3]
     depth = x.shape[3] // groups
     taps = tuple(tuple(i * d - pad[0] for i in range(n)) for n, d, pad in zip(window, dilation, padding))
     walk, runs = _walk(x.shape, grad.shape, taps, strides, (0, 0), (1, 1), groups, x.dtype.itemsize, False)
@@ -189,18 +169,17 @@ def _kernel_gradient(x, grad, mask, window, strides, padding, dilation, groups):
     units = len(x) * walk.bands
     parts = min(units, max(4, min(16, (1 << 21) // (deep * blocks * wide * x.dtype.itemsize))))
     sums = empty((parts, blocks, deep + 1, wide), x.dtype)
-    images = empty(
-        (THREADS, walk.padded * ((walk.band - 1) * walk.row_stride + walk.span) * walk.channels + 64), x.dtype
-    )
-    grads = empty((THREADS, walk.band * walk.columns * wide + 64), x.dtype)
+    lanes = _lanes(parts, len(x) * walk.rows * walk.columns * sums[0].size)
+    images, grads = empty((lanes, _band_size(walk)), x.dtype), empty((lanes, walk.band * walk.columns * wide), x.dtype)
     rows = _indices(tuple(o * walk.row_stride * walk.pitch for o in range(walk.band)))
     by_kernel, by_bias = empty((*window, depth, filters), x.dtype), empty(filters, x.dtype)
     mask = grad if mask is None else mask
-    _loop(
-        _sum_parts, parts, len(x) * walk.rows * walk.columns * deep * blocks * wide,
-        x.reshape(-1), grad.reshape(-1), mask.reshape(-1), mask is not grad, sums, runs, rows, images, grads, walk, units,
+    call(
+        share, _sum_parts, lanes, 1, x.reshape(-1), grad.reshape(-1), mask.reshape(-1), mask is not grad, sums, runs,
+        rows, images, grads, walk, units,
     )  # fmt: skip
-    _loop(_add_parts, blocks, sums.size, sums, by_kernel.reshape(deep, filters), by_bias, walk.filters)
+    grain = 1 + GRAIN // sums[:, 0].size
+    call(share, _add_parts, blocks, grain, sums, by_kernel.reshape(deep, filters), by_bias, walk.filters)
     return by_kernel, by_bias
 
 
@@ -237,17 +216,14 @@ def _walk(source, out, taps, strides, first, step, groups, itemsize, masked):
     return walk, _indices(starts)
 
 
+def _band_size(walk):
+    """Values of a band's padded copy."""
+    return walk.padded * ((walk.band - 1) * walk.row_stride + walk.span) * walk.channels
+
+
 @functools.lru_cache(1024)
 def _indices(values):
     return np.array(values, np.int64)
-
-
-def _contiguous(array):
-    if array.flags.c_contiguous:
-        return array
-    copy = empty(array.shape, array.dtype)
-    call(np.copyto, copy, array)
-    return copy
 
 
 @jit
@@ -309,13 +285,14 @@ def _copy_band(x, mask, masked, scratch, walk, image, first, rows):
 
 
 @jit
-def _gather_bands(begin, end, thread, x, mask, masked, out, panels, start, runs, scratch, walk, least):
-    """Each unit is one band of one image."""
-    scratch, wide = scratch[thread], panels.shape[2]
+def _gather_bands(x, mask, masked, out, panels, start, runs, scratch, walk, units, least, lane, end):
+    """A lane is what one thread does: some of the units. Each of these is one band of one image."""
+    lanes, wide, step = len(scratch), panels.shape[2], walk.column_stride * walk.channels
+    until, scratch = end * units // lanes, scratch[lane]
     spare = scratch.size - ROWS * wide
     source = scratch if walk.padded else x
     tiles = (walk.columns + ROWS - 1) // ROWS
-    for unit in range(begin, end):
+    for unit in range(lane * units // lanes, until):
         image, band = divmod(unit, walk.bands)
         first = band * walk.band
         rows = min(walk.band, walk.rows - first)
@@ -341,7 +318,7 @@ def _gather_bands(begin, end, thread, x, mask, masked, out, panels, start, runs,
                     tile(
                         high, out if whole else scratch, at if whole else spare, walk.out_column if whole else wide,
                         start, block * wide, 0,
-                        source, from_row + p * walk.column_stride * walk.channels, walk.column_stride * walk.channels, 1,
+                        source, from_row + p * step, step, 1,
                         runs, 0, walk.runs, walk.length, panels, block * panels.shape[1] * wide, least,
                     )  # fmt: skip
                     if not whole:
@@ -351,16 +328,17 @@ def _gather_bands(begin, end, thread, x, mask, masked, out, panels, start, runs,
 
 
 @jit
-def _sum_parts(begin, end, thread, x, grad, mask, masked, sums, runs, rows, images, grads, walk, units):
+def _sum_parts(x, grad, mask, masked, sums, runs, rows, images, grads, walk, units, lane, end):
     """sums[part]: of each block of filters the gradient by the kernel and, in its last row, by the bias."""
     parts, blocks, deep, wide = sums.shape
-    images, grads = images[thread], grads[thread]
+    first_part, end_part = lane * parts // len(images), end * parts // len(images)
+    images, grads = images[lane], grads[lane]
     source = images if walk.padded else x
     heights = (walk.length + ROWS - 1) // ROWS
     zero, one = x.dtype.type(0), x.dtype.type(1)
     least = x.dtype.type(-np.inf)
     filters = walk.filters * walk.groups
-    for part in range(begin, end):
+    for part in range(first_part, end_part):
         sums[part] = zero
         for unit in range(part * units // parts, (part + 1) * units // parts):
             image, band = divmod(unit, walk.bands)
@@ -404,7 +382,7 @@ def _sum_parts(begin, end, thread, x, grad, mask, masked, sums, runs, rows, imag
 
 
 @jit
-def _add_parts(begin, end, thread, sums, by_kernel, by_bias, filters):
+def _add_parts(sums, by_kernel, by_bias, filters, begin, end):
     """The sum of all parts, in order."""
     parts, blocks, deep, wide = sums.shape
     groups = len(by_bias) // filters

@@ -6,12 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 from dlgpu.backend import windows
+from dlgpu.backend.cpu.arrays import contiguous
 from dlgpu.backend.cpu.jit import jit
 from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import pooling as reference
 
-SMALL = 1 << 15  # values that are not worth a second thread
+GRAIN = 1 << 16  # values that are worth a thread
 
 
 class Slide(NamedTuple):
@@ -37,19 +38,8 @@ def _slide(size, channels, window, strides, padding):
 
 
 def _loop(loop, values, batch, *args):
-    """Go through the images, by one thread if they are small."""
-    if values < SMALL:
-        call(loop, 0, batch, 0, *args)
-    else:
-        call(share, loop, batch, *args)
-
-
-def _contiguous(array):
-    if array.flags.c_contiguous:
-        return array
-    copy = empty(array.shape, array.dtype)
-    call(np.copyto, copy, array)
-    return copy
+    """Go through the images, of so many values in all."""
+    call(share, loop, batch, 1 + GRAIN * batch // max(1, values), *args)
 
 
 def _compiled(dtype):
@@ -61,7 +51,7 @@ def _compiled(dtype):
 def max_pool(x, window, strides, padding):
     if not _compiled(x.dtype):
         return reference.max_pool.reference(x, window, strides, padding)
-    x, slide = _contiguous(x), _slide(x.shape[1:3], x.shape[3], window, strides, padding)
+    x, slide = contiguous(x), _slide(x.shape[1:3], x.shape[3], window, strides, padding)
     values = empty((len(x), slide.rows, slide.columns, slide.channels), x.dtype)
     indices = empty(values.shape, np.uint8 if window[0] * window[1] <= 256 else np.int32)
     _loop(_max_images, x.size, len(x), x, values, indices, slide)
@@ -74,7 +64,7 @@ def max_pool_scatter(grad, indices, size, window, strides, padding):
         return reference.max_pool_scatter.reference(grad, indices, size, window, strides, padding)
     slide = _slide(tuple(size), grad.shape[3], window, strides, padding)
     out = empty((len(grad), *size, slide.channels), grad.dtype)
-    _loop(_scatter_images, out.size, len(out), _contiguous(grad), _contiguous(indices), out, slide)
+    _loop(_scatter_images, out.size, len(out), contiguous(grad), contiguous(indices), out, slide)
     return out
 
 
@@ -84,7 +74,7 @@ def max_pool_gather(x, indices, window, strides, padding):
         return reference.max_pool_gather.reference(x, indices, window, strides, padding)
     slide = _slide(x.shape[1:3], x.shape[3], window, strides, padding)
     out = empty(indices.shape, x.dtype)
-    _loop(_gather_images, out.size, len(out), _contiguous(x), _contiguous(indices), out, slide)
+    _loop(_gather_images, out.size, len(out), contiguous(x), contiguous(indices), out, slide)
     return out
 
 
@@ -92,7 +82,7 @@ def max_pool_gather(x, indices, window, strides, padding):
 def average_pool(x, window, strides, padding):
     if x.dtype.kind != "f" or not _compiled(x.dtype):
         return reference.average_pool.reference(x, window, strides, padding)
-    x, slide = _contiguous(x), _slide(x.shape[1:3], x.shape[3], window, strides, padding)
+    x, slide = contiguous(x), _slide(x.shape[1:3], x.shape[3], window, strides, padding)
     out = empty((len(x), slide.rows, slide.columns, slide.channels), x.dtype)
     _loop(_average_images, x.size, len(x), x, out, slide)
     return out
@@ -104,7 +94,7 @@ def average_pool_gradient(grad, size, window, strides, padding):
         return reference.average_pool_gradient.reference(grad, size, window, strides, padding)
     slide = _slide(tuple(size), grad.shape[3], window, strides, padding)
     out = empty((len(grad), *size, slide.channels), grad.dtype)
-    _loop(_share_images, out.size, len(out), _contiguous(grad), out, slide)
+    _loop(_share_images, out.size, len(out), contiguous(grad), out, slide)
     return out
 
 
@@ -126,14 +116,13 @@ def _max_of_image(x, values, indices, slide):
             first, end = _seen(column, slide.window_columns, slide.width)
             value, index = values[o, p], indices[o, p]
             if end_row - first_row == 2 and end - first == 2:
-                _largest_of_four(x[row + first_row], x[row + first_row + 1], column + first,
-                                 first_row * slide.window_columns + first, slide.window_columns, value, index)  # fmt: skip
+                above, below = x[row + first_row], x[row + first_row + 1]
+                place = first_row * slide.window_columns + first
+                _largest_of_four(above, below, column + first, place, slide.window_columns, value, index)
                 continue
             source = x[row + first_row, column + first]
-            place = indices.dtype.type(first_row * slide.window_columns + first)
-            for c in range(channels):
-                value[c] = source[c]
-                index[c] = place
+            value[:] = source
+            index[:] = first_row * slide.window_columns + first
             for i in range(first_row, end_row):
                 for j in range(first, end):
                     source, place = x[row + i, column + j], indices.dtype.type(i * slide.window_columns + j)
@@ -189,14 +178,15 @@ def _scatter_to_image(grad, indices, out, slide):
 
 
 @jit
-def _gather_images(begin, end, thread, x, indices, out, slide):
+def _gather_images(x, indices, out, slide, begin, end):
     for n in range(begin, end):
         for o in range(slide.rows):
             for p in range(slide.columns):
                 row, column = o * slide.row_stride - slide.top, p * slide.column_stride - slide.left
                 for c in range(slide.channels):
                     i, j = divmod(np.int64(indices[n, o, p, c]), slide.window_columns)
-                    out[n, o, p, c] = x[n, row + i, column + j, c]
+                    inside = 0 <= row + i < slide.height and 0 <= column + j < slide.width
+                    out[n, o, p, c] = x[n, row + i, column + j, c] if inside else x.dtype.type(0)
 
 
 @jit
@@ -237,24 +227,24 @@ def _share_to_image(grad, out, slide):
 
 
 @jit
-def _max_images(begin, end, thread, x, values, indices, slide):
+def _max_images(x, values, indices, slide, begin, end):
     for n in range(begin, end):
         _max_of_image(x[n], values[n], indices[n], slide)
 
 
 @jit
-def _scatter_images(begin, end, thread, grad, indices, out, slide):
+def _scatter_images(grad, indices, out, slide, begin, end):
     for n in range(begin, end):
         _scatter_to_image(grad[n], indices[n], out[n], slide)
 
 
 @jit
-def _average_images(begin, end, thread, x, out, slide):
+def _average_images(x, out, slide, begin, end):
     for n in range(begin, end):
         _average_of_image(x[n], out[n], slide)
 
 
 @jit
-def _share_images(begin, end, thread, grad, out, slide):
+def _share_images(grad, out, slide, begin, end):
     for n in range(begin, end):
         _share_to_image(grad[n], out[n], slide)
