@@ -18,7 +18,7 @@ from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import convolution as reference
 from dlgpu.backend.reference.activation import FROM_INPUT, activation_backward, bias_activation
 
-BAND_BYTES = 1 << 18  # of an image, that go through together
+BAND_BYTES = 1 << 19  # of an image, that go through together
 GRAIN = 1 << 21  # multiplications that are worth a thread
 
 
@@ -170,13 +170,16 @@ def _kernel_gradient(x, grad, mask, window, strides, padding, dilation, groups):
     parts = min(units, max(4, min(16, (1 << 21) // (deep * blocks * wide * x.dtype.itemsize))))
     sums = empty((parts, blocks, deep + 1, wide), x.dtype)
     lanes = _lanes(parts, len(x) * walk.rows * walk.columns * sums[0].size)
-    images, grads = empty((lanes, _band_size(walk)), x.dtype), empty((lanes, walk.band * walk.columns * wide), x.dtype)
+    images, grads = (
+        empty((lanes, _band_size(walk)), x.dtype),
+        empty((lanes, walk.band * walk.columns * filters + wide), x.dtype),
+    )
     rows = _indices(tuple(o * walk.row_stride * walk.pitch for o in range(walk.band)))
     by_kernel, by_bias = empty((*window, depth, filters), x.dtype), empty(filters, x.dtype)
     mask = grad if mask is None else mask
     call(
-        share, _sum_parts, lanes, 1, x.reshape(-1), grad.reshape(-1), mask.reshape(-1), mask is not grad, sums, runs,
-        rows, images, grads, walk, units,
+        share, _sum_parts, lanes, 1, x.reshape(-1), grad.reshape(-1), mask.reshape(-1), mask is not grad, sums,
+        _one(x.dtype.char), runs, rows, images, grads, walk, units,
     )  # fmt: skip
     grain = 1 + GRAIN // sums[:, 0].size
     call(share, _add_parts, blocks, grain, sums, by_kernel.reshape(deep, filters), by_bias, walk.filters)
@@ -221,6 +224,12 @@ def _band_size(walk):
     return walk.padded * ((walk.band - 1) * walk.row_stride + walk.span) * walk.channels
 
 
+@functools.cache
+def _one(dtype):
+    """An array of a single 1: the product with ones is a fast sum."""
+    return np.ones(1, dtype)
+
+
 @functools.lru_cache(1024)
 def _indices(values):
     return np.array(values, np.int64)
@@ -259,7 +268,7 @@ def _pack(kernel, rows, columns, swapped, groups, bias, panels, start):
 @jit
 def _copy_band(x, mask, masked, scratch, walk, image, first, rows):
     """Rows of an image to scratch, with zeros around it, as a band that begins at output row `first` sees them."""
-    zero, one = x.dtype.type(0), x.dtype.type(1)
+    zero = x.dtype.type(0)
     top = first * walk.row_stride + walk.row_offset
     left = -walk.column_offset
     begin, end = min(walk.padded, max(0, left)), max(0, min(walk.padded, walk.width + left))
@@ -274,14 +283,19 @@ def _copy_band(x, mask, masked, scratch, walk, image, first, rows):
         to[end * walk.channels :] = zero
         at = ((image * walk.height + row) * walk.width + begin - left) * walk.channels
         count = (end - begin) * walk.channels
-        source, target = x[at : at + count], to[begin * walk.channels : end * walk.channels]
-        if masked:
-            sign = mask[at : at + count]
-            for k in range(count):
-                target[k] = source[k] * (one if sign[k] > zero else zero)
-        else:
-            for k in range(count):
-                target[k] = source[k]
+        _copy_masked(to[begin * walk.channels :], x[at:], mask[at:], masked, count)
+
+
+@jit
+def _copy_masked(out, values, signs, masked, count):
+    """The values, 0 where their sign is not positive."""
+    zero, one = values.dtype.type(0), values.dtype.type(1)
+    if masked:
+        for k in range(count):
+            out[k] = values[k] * (one if signs[k] > zero else zero)
+    else:
+        for k in range(count):
+            out[k] = values[k]
 
 
 @jit
@@ -319,7 +333,7 @@ def _gather_bands(x, mask, masked, out, panels, start, runs, scratch, walk, unit
                         high, out if whole else scratch, at if whole else spare, walk.out_column if whole else wide,
                         start, block * wide, 0,
                         source, from_row + p * step, step, 1,
-                        runs, 0, walk.runs, walk.length, panels, block * panels.shape[1] * wide, least,
+                        runs, walk.runs, walk.length, panels, block * panels.shape[1] * wide, wide, least,
                     )  # fmt: skip
                     if not whole:
                         for q in range(high):
@@ -328,18 +342,18 @@ def _gather_bands(x, mask, masked, out, panels, start, runs, scratch, walk, unit
 
 
 @jit
-def _sum_parts(x, grad, mask, masked, sums, runs, rows, images, grads, walk, units, lane, end):
+def _sum_parts(x, grad, mask, masked, sums, ones, runs, rows, images, grads, walk, units, lane, end):
     """sums[part]: of each block of filters the gradient by the kernel and, in its last row, by the bias."""
     parts, blocks, deep, wide = sums.shape
     first_part, end_part = lane * parts // len(images), end * parts // len(images)
     images, grads = images[lane], grads[lane]
     source = images if walk.padded else x
     heights = (walk.length + ROWS - 1) // ROWS
-    zero, one = x.dtype.type(0), x.dtype.type(1)
     least = x.dtype.type(-np.inf)
     filters = walk.filters * walk.groups
+    copied = masked or walk.filters % wide != 0  # what a tile reads beyond the last filter must be in memory
     for part in range(first_part, end_part):
-        sums[part] = zero
+        sums[part] = x.dtype.type(0)
         for unit in range(part * units // parts, (part + 1) * units // parts):
             image, band = divmod(unit, walk.bands)
             first = band * walk.band
@@ -350,25 +364,19 @@ def _sum_parts(x, grad, mask, masked, sums, runs, rows, images, grads, walk, uni
             else:
                 origin = (image * walk.height + first * walk.row_stride + walk.row_offset) * walk.pitch
                 origin += walk.column_offset * walk.channels
-            pixels = high * walk.columns
-            before = (image * walk.rows + first) * walk.columns * filters
+            values, at_values = grad, (image * walk.rows + first) * walk.columns * filters
+            if copied:
+                values = grads
+                _copy_masked(grads, grad[at_values:], mask[at_values:], masked, high * walk.columns * filters)
+                at_values = 0
             for block in range(blocks):
                 group, low = divmod(block, blocks // walk.groups)
-                low *= wide
-                count = min(wide, walk.filters - low)
-                by_bias = sums[part, block, deep - 1]
-                for p in range(pixels):
-                    at = before + p * filters + group * walk.filters + low
-                    values, signs, to = grad[at : at + count], mask[at : at + count], grads[p * wide : (p + 1) * wide]
-                    if masked:
-                        for f in range(count):
-                            to[f] = values[f] * (one if signs[f] > zero else zero)
-                    else:
-                        for f in range(count):
-                            to[f] = values[f]
-                    to[count:] = zero
-                    for f in range(wide):
-                        by_bias[f] += to[f]
+                from_values = at_values + group * walk.filters + low * wide
+                at = ((part * blocks + block) * deep + deep - 1) * wide
+                tile(
+                    1, sums, at, wide, sums, at, wide, ones, 0, 0, 0, rows, 1, high * walk.columns, values, from_values,
+                    filters, least,
+                )  # fmt: skip
                 for run in range(walk.runs):
                     for t in range(heights):
                         k = t * walk.length // heights
@@ -377,7 +385,7 @@ def _sum_parts(x, grad, mask, masked, sums, runs, rows, images, grads, walk, uni
                         tile(
                             tall, sums, at, wide, sums, at, wide,
                             source, origin + runs[run] + group * walk.depth + k, 1, walk.column_stride * walk.channels,
-                            rows, 0, high, walk.columns, grads, 0, least,
+                            rows, high, walk.columns, values, from_values, filters, least,
                         )  # fmt: skip
 
 

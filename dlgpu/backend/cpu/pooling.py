@@ -54,7 +54,9 @@ def max_pool(x, window, strides, padding):
     x, slide = contiguous(x), _slide(x.shape[1:3], x.shape[3], window, strides, padding)
     values = empty((len(x), slide.rows, slide.columns, slide.channels), x.dtype)
     indices = empty(values.shape, np.uint8 if window[0] * window[1] <= 256 else np.int32)
-    _loop(_max_images, x.size, len(x), x, values, indices, slide)
+    row = len(x), slide.width * slide.channels
+    largest, places = empty(row, x.dtype), empty(row, indices.dtype)
+    _loop(_max_images, x.size, len(x), x, values, indices, largest, places, slide)
     return values, indices
 
 
@@ -105,48 +107,49 @@ def _seen(first, window, length):
 
 
 @jit
-def _max_of_image(x, values, indices, slide):
-    """A NaN wins over numbers and is not replaced: the first one gets the gradient."""
-    channels = slide.channels
+def _max_of_image(x, values, indices, largest, places, slide):
+    """The largest of each column of a window first, in long loops, and then of those."""
     for o in range(slide.rows):
         row = o * slide.row_stride - slide.top
         first_row, end_row = _seen(row, slide.window_rows, slide.height)
+        largest[:] = x[row + first_row].reshape(-1)
+        places[:] = first_row * slide.window_columns
+        for i in range(first_row + 1, end_row):
+            _keep_larger(largest, places, x[row + i].reshape(-1), i * slide.window_columns)
         for p in range(slide.columns):
             column = p * slide.column_stride - slide.left
             first, end = _seen(column, slide.window_columns, slide.width)
             value, index = values[o, p], indices[o, p]
-            if end_row - first_row == 2 and end - first == 2:
-                above, below = x[row + first_row], x[row + first_row + 1]
-                place = first_row * slide.window_columns + first
-                _largest_of_four(above, below, column + first, place, slide.window_columns, value, index)
-                continue
-            source = x[row + first_row, column + first]
-            value[:] = source
-            index[:] = first_row * slide.window_columns + first
-            for i in range(first_row, end_row):
-                for j in range(first, end):
-                    source, place = x[row + i, column + j], indices.dtype.type(i * slide.window_columns + j)
-                    for c in range(channels):
-                        best, candidate = value[c], source[c]
-                        better = (best == best) & (not (candidate <= best))
-                        value[c] = candidate if better else best
-                        index[c] = place if better else index[c]
+            at = (column + first) * slide.channels
+            for c in range(slide.channels):
+                value[c] = largest[at + c]
+                index[c] = places[at + c] + first
+            for j in range(first + 1, end):
+                at = (column + j) * slide.channels
+                candidates, their = largest[at : at + slide.channels], places[at : at + slide.channels]
+                _keep_larger_or_earlier(value, index, candidates, their, j)
 
 
 @jit
-def _largest_of_four(above, below, at, place, across, value, index):
-    """Two rows of two: the most common window, without a pass for each place."""
-    a, b, c, d = above[at], above[at + 1], below[at], below[at + 1]
-    at_a, at_b = index.dtype.type(place), index.dtype.type(place + 1)
-    at_c, at_d = index.dtype.type(place + across), index.dtype.type(place + across + 1)
-    for k in range(len(value)):
-        best, chosen = a[k], at_a
-        better = (best == best) & (not (b[k] <= best))
-        best, chosen = b[k] if better else best, at_b if better else chosen
-        better = (best == best) & (not (c[k] <= best))
-        best, chosen = c[k] if better else best, at_c if better else chosen
-        better = (best == best) & (not (d[k] <= best))
-        value[k], index[k] = d[k] if better else best, at_d if better else chosen
+def _keep_larger(value, index, candidates, place):
+    """A NaN wins over numbers and is not replaced: the first one gets the gradient."""
+    for c in range(value.size):
+        best, candidate = value[c], candidates[c]
+        better = (best == best) & (not (candidate <= best))
+        value[c] = candidate if better else best
+        index[c] = place if better else index[c]
+
+
+@jit
+def _keep_larger_or_earlier(value, index, candidates, places, further):
+    """Likewise; of equal ones, the one with the lower place in the window."""
+    for c in range(value.size):
+        best, candidate, place = value[c], candidates[c], index.dtype.type(places[c] + further)
+        better = (best == best) & (not (candidate <= best))
+        same = (candidate == best) | ((candidate != candidate) & (best != best))
+        better |= same & (place < index[c])
+        value[c] = candidate if better else best
+        index[c] = place if better else index[c]
 
 
 @jit
@@ -227,9 +230,9 @@ def _share_to_image(grad, out, slide):
 
 
 @jit
-def _max_images(x, values, indices, slide, begin, end):
+def _max_images(x, values, indices, largest, places, slide, begin, end):
     for n in range(begin, end):
-        _max_of_image(x[n], values[n], indices[n], slide)
+        _max_of_image(x[n], values[n], indices[n], largest[n], places[n], slide)
 
 
 @jit

@@ -21,17 +21,17 @@ def columns(dtype):
 
 @intrinsic
 def tile(
-    typingctx, rows, out, at, out_row, start, from_, start_row, a, a_at, a_row, a_step, runs, run_at, count, length, b,
-    b_at, least,
+    typingctx, rows, out, at, out_row, start, from_, start_row, a, a_at, a_row, a_step, runs, count, length, b, b_at,
+    b_step, least,
 ):  # fmt: skip
     """out[at + r * out_row + f] = max(least, start[from_ + r * start_row + f] + the sum over run and step of
-    a[a_at + runs[run_at + run] + r * a_row + step * a_step] * b[b_at + (run * length + step) * columns + f])
+    a[a_at + runs[run] + r * a_row + step * a_step] * b[b_at + (run * length + step) * b_step + f])
 
     for r < rows <= ROWS and f < columns(dtype), where run < count and step < length. All arrays are contiguous and
     taken as flat; NaN is not hidden by `least`.
     """
     arguments = (
-        rows, out, at, out_row, start, from_, start_row, a, a_at, a_row, a_step, runs, run_at, count, length, b, b_at,
+        rows, out, at, out_row, start, from_, start_row, a, a_at, a_row, a_step, runs, count, length, b, b_at, b_step,
         least,
     )  # fmt: skip
     dtype = out.dtype
@@ -48,8 +48,8 @@ def tile(
         undefined = ir.Constant(vector, ir.Undefined)
         zero, one = index(0), index(1)
         height, at, out_row, from_, start_row = values[0], values[2], values[3], values[5], values[6]
-        a_at, a_row, a_step, run_at, count, length, b_at = *values[8:11], *values[12:15], values[16]
-        out, start, a, b = (pointer(i, real) for i in (1, 4, 7, 15))
+        a_at, a_row, a_step, count, length, b_at, b_step = *values[8:11], *values[12:14], *values[15:17]
+        out, start, a, b = (pointer(i, real) for i in (1, 4, 7, 14))
         runs = pointer(11, index)
 
         def broadcast(value):
@@ -84,7 +84,7 @@ def tile(
             builder.cbranch(builder.icmp_signed("<", run, total), run_body, store)
 
             builder.position_at_end(run_body)
-            offset = builder.add(a_at, builder.load(builder.gep(runs, [builder.add(run_at, run)])))
+            offset = builder.add(a_at, builder.load(builder.gep(runs, [run])))
             builder.branch(step_body)
 
             builder.position_at_end(step_body)
@@ -100,7 +100,7 @@ def tile(
                 for half in (0, 1):
                     product = builder.fmul(value, row_of_b[half], flags=["contract"])
                     added.append(builder.fadd(product, inner[2 * r + half], flags=["contract"]))
-            after = builder.add(step, one), builder.add(source, a_step), builder.add(weights, index(2 * lanes))
+            after = builder.add(step, one), builder.add(source, a_step), builder.add(weights, b_step)
             for phi, value in zip((step, source, weights, *inner), (*after, *added)):
                 phi.add_incoming(value, step_body)
             builder.cbranch(builder.icmp_signed("<", after[0], length), step_body, run_end)
