@@ -12,6 +12,7 @@ from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import pooling as reference
 
+unsigned = np.uint64
 GRAIN = 1 << 16  # values that are worth a thread
 
 
@@ -108,48 +109,55 @@ def _seen(first, window, length):
 
 @jit
 def _max_of_image(x, values, indices, largest, places, slide):
-    """The largest of each column of a window first, in long loops, and then of those."""
+    """The largest of each column of a window first, in long loops, and then of those.
+
+    All are flat, as making slices of a few channels takes longer than they do; an unsigned index need not be looked at
+    for counting from the end, which would end vectors.
+    """
+    channels, kind = unsigned(slide.channels), indices.dtype.type
     for o in range(slide.rows):
         row = o * slide.row_stride - slide.top
         first_row, end_row = _seen(row, slide.window_rows, slide.height)
-        largest[:] = x[row + first_row].reshape(-1)
-        places[:] = first_row * slide.window_columns
+        at, place = unsigned((row + first_row) * largest.size), kind(first_row * slide.window_columns)
+        for c in range(unsigned(largest.size)):
+            largest[c] = x[at + c]
+            places[c] = place
         for i in range(first_row + 1, end_row):
-            _keep_larger(largest, places, x[row + i].reshape(-1), i * slide.window_columns)
+            _keep_larger(largest, places, x, unsigned((row + i) * largest.size), kind(i * slide.window_columns))
         for p in range(slide.columns):
             column = p * slide.column_stride - slide.left
             first, end = _seen(column, slide.window_columns, slide.width)
-            value, index = values[o, p], indices[o, p]
-            at = (column + first) * slide.channels
-            for c in range(slide.channels):
-                value[c] = largest[at + c]
-                index[c] = places[at + c] + first
+            to, at = unsigned((o * slide.columns + p) * slide.channels), unsigned((column + first) * slide.channels)
+            place = kind(first)
+            for c in range(channels):
+                values[to + c] = largest[at + c]
+                indices[to + c] = kind(places[at + c] + place)
             for j in range(first + 1, end):
-                at = (column + j) * slide.channels
-                candidates, their = largest[at : at + slide.channels], places[at : at + slide.channels]
-                _keep_larger_or_earlier(value, index, candidates, their, j)
+                at = unsigned((column + j) * slide.channels)
+                _keep_larger_or_earlier(values, indices, to, largest, places, at, channels, kind(j))
 
 
 @jit
-def _keep_larger(value, index, candidates, place):
+def _keep_larger(values, indices, x, at, place):
     """A NaN wins over numbers and is not replaced: the first one gets the gradient."""
-    for c in range(value.size):
-        best, candidate = value[c], candidates[c]
+    for c in range(unsigned(values.size)):
+        best, candidate = values[c], x[at + c]
         better = (best == best) & (not (candidate <= best))
-        value[c] = candidate if better else best
-        index[c] = place if better else index[c]
+        values[c] = candidate if better else best
+        indices[c] = place if better else indices[c]
 
 
 @jit
-def _keep_larger_or_earlier(value, index, candidates, places, further):
+def _keep_larger_or_earlier(values, indices, to, largest, places, at, channels, further):
     """Likewise; of equal ones, the one with the lower place in the window."""
-    for c in range(value.size):
-        best, candidate, place = value[c], candidates[c], index.dtype.type(places[c] + further)
+    for c in range(channels):
+        best, candidate = values[to + c], largest[at + c]
+        index, place = indices[to + c], indices.dtype.type(places[at + c] + further)
         better = (best == best) & (not (candidate <= best))
         same = (candidate == best) | ((candidate != candidate) & (best != best))
-        better |= same & (place < index[c])
-        value[c] = candidate if better else best
-        index[c] = place if better else index[c]
+        better |= same & (place < index)
+        values[to + c] = candidate if better else best
+        indices[to + c] = place if better else index
 
 
 @jit
@@ -232,7 +240,7 @@ def _share_to_image(grad, out, slide):
 @jit
 def _max_images(x, values, indices, largest, places, slide, begin, end):
     for n in range(begin, end):
-        _max_of_image(x[n], values[n], indices[n], largest[n], places[n], slide)
+        _max_of_image(x[n].reshape(-1), values[n].reshape(-1), indices[n].reshape(-1), largest[n], places[n], slide)
 
 
 @jit
