@@ -1,0 +1,333 @@
+"""Recurrent networks on a CPU. While the weights stay in a core's cache, each thread takes its rows of the batch
+through the whole sequence; larger ones are multiplied by BLAS step by step.
+
+Arrays lie as (time, batch, columns), so that each step is one matrix. A column of ones after the inputs makes the bias a
+row of the kernel, in the product and in its gradient.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from dlgpu.backend.cpu import recurrent_cells as cells
+from dlgpu.backend.cpu.jit import share
+from dlgpu.backend.recorder import call, empty
+from dlgpu.backend.reference import recurrent as reference
+
+LANES = 16  # the columns of products are a multiple, so that no loop over them has a rest
+CACHED = 1 << 18  # bytes of recurrent weights up to which loops are faster than BLAS
+SHARED = 1 << 21  # multiplications in a sequence from which it pays to wake another thread
+SHARED_STEP = 1 << 16  # values in a step, likewise
+
+
+@reference.simple_rnn.on("cpu")
+def simple_rnn(x, kernel, recurrent_kernel, bias, hidden, mask):
+    if not compiled(x):
+        return reference.simple_rnn.reference(x, kernel, recurrent_kernel, bias, hidden, mask)
+    inputs, absent = inputs_of(x, mask)
+    units = len(recurrent_kernel)
+    weights = packed(recurrent_kernel, [units])
+    driven, states = driven_by(inputs, kernel, bias, [units]), room_for_states(hidden, inputs, units)
+    product = empty(driven.shape[1:], x.dtype)
+    if in_cache(weights):
+        whole(cells.simple_rnn_steps, weights, states, driven, absent, states, product)
+    else:
+        for t, drive in enumerate(driven):
+            call(np.matmul, states[t], weights, product)
+            single(cells.simple_rnn_cell, product, drive, product, absent[t], states[t], states[t + 1])
+    return batch_first(states[1:]), states[-1], (inputs, states, absent)
+
+
+@reference.simple_rnn_backward.on("cpu")
+def simple_rnn_backward(kernel, recurrent_kernel, saved, grads, wanted):
+    if not compiled(kernel):
+        return reference.simple_rnn_backward.reference(kernel, recurrent_kernel, saved, grads, wanted)
+    inputs, states, absent = saved
+    arrived, grad_h = time_first(grads[0], states), final(grads[1], states)
+    weights, product = backward_product(recurrent_kernel, states)
+    grad_z = empty(states[1:].shape, states.dtype)
+    if in_cache(weights):
+        whole(cells.simple_rnn_steps_back, weights, states, arrived, absent, states, product, grad_h, grad_z)
+    else:
+        for t in reversed(range(len(grad_z))):
+            by_state = states[t + 1], product, grad_h, grad_z[t]
+            single(cells.simple_rnn_cell_back, product, arrived[t], absent[t], *by_state)
+            call(np.matmul, grad_z[t], weights, product)
+    call(np.add, grad_h, product[:, : len(recurrent_kernel)], grad_h)
+    by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
+    if not wanted[1]:
+        return by_x, None, None, None, grad_h
+    return by_x, by_kernel[:-1], over_time(states[:-1], grad_z), by_kernel[-1], grad_h
+
+
+@reference.lstm.on("cpu")
+def lstm(x, kernel, recurrent_kernel, bias, hidden, cell, mask):
+    if not compiled(x):
+        return reference.lstm.reference(x, kernel, recurrent_kernel, bias, hidden, cell, mask)
+    inputs, absent = inputs_of(x, mask)
+    units, halved = len(recurrent_kernel), (True, True, False, True)
+    weights = packed(recurrent_kernel, [4 * units], halved)
+    gates = driven_by(inputs, kernel, bias, [4 * units], halved)
+    states, memory = room_for_states(hidden, inputs, units), room_for_states(cell, inputs, units)
+    bounded, product = empty(states[1:].shape, x.dtype), empty(gates.shape[1:], x.dtype)
+    if in_cache(weights):
+        whole(cells.lstm_steps, weights, states, gates, absent, states, memory, bounded, product)
+    else:
+        for t, gate in enumerate(gates):
+            call(np.matmul, states[t], weights, product)
+            both = states[t], states[t + 1], memory[t], memory[t + 1]
+            single(cells.lstm_cell, product, gate, product, absent[t], *both, bounded[t])
+    return batch_first(states[1:]), states[-1], memory[-1], (inputs, gates, states, memory, bounded, absent)
+
+
+@reference.lstm_backward.on("cpu")
+def lstm_backward(kernel, recurrent_kernel, saved, grads, wanted):
+    if not compiled(kernel):
+        return reference.lstm_backward.reference(kernel, recurrent_kernel, saved, grads, wanted)
+    inputs, gates, states, memory, bounded, absent = saved
+    arrived, grad_h, grad_c = time_first(grads[0], states), final(grads[1], states), final(grads[2], states)
+    time, batch, units = bounded.shape
+    grad_z = empty((time, batch, 4 * units), states.dtype)
+    weights, product = backward_product(recurrent_kernel, states)
+    if in_cache(weights):
+        by_state = product, grad_h, grad_c, grad_z
+        whole(cells.lstm_steps_back, weights, states, arrived, absent, gates, memory, bounded, *by_state)
+    else:
+        for t in reversed(range(time)):
+            by_state = product, grad_h, grad_c, grad_z[t]
+            single(cells.lstm_cell_back, gates[t], arrived[t], absent[t], gates[t], memory[t], bounded[t], *by_state)
+            call(np.matmul, grad_z[t], weights, product)
+    call(np.add, grad_h, product[:, :units], grad_h)
+    by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
+    if not wanted[1]:
+        return by_x, None, None, None, grad_h, grad_c
+    return by_x, by_kernel[:-1], over_time(states[:-1], grad_z), by_kernel[-1], grad_h, grad_c
+
+
+@reference.gru.on("cpu")
+def gru(x, kernel, recurrent_kernel, bias, hidden, mask, reset_after):
+    if not compiled(x):
+        return reference.gru.reference(x, kernel, recurrent_kernel, bias, hidden, mask, reset_after)
+    inputs, absent = inputs_of(x, mask)
+    units, parts = len(recurrent_kernel), [2 * len(recurrent_kernel), len(recurrent_kernel)]
+    weights, candidate = (packed(w, [w.shape[1]], h) for w, h in zip(split(recurrent_kernel), [(True,), (False,)]))
+    bias, state_bias = gru_biases(bias, recurrent_kernel, reset_after)
+    gates = driven_by(inputs, kernel, bias, parts, (True, True, False))
+    states = room_for_states(hidden, inputs, units)
+    inner = empty(states[1:].shape, x.dtype)  # h[t-1] @ recurrent_g + recurrent_bias_g, or r * h[t-1]
+    product, part = (empty((len(x), w.shape[1]), x.dtype) for w in (weights, candidate))
+    if in_cache(weights):
+        args = gates, absent, states, inner, product, part, reset_after
+        whole(cells.gru_steps, weights, states, candidate, state_bias, *args)
+    else:
+        for t, gate in enumerate(gates):
+            before, within = states[t], inner[t]
+            call(np.matmul, before, weights, product)
+            single(cells.gru_sigmoids, product, gate, product, before, within, reset_after)
+            call(np.matmul, before if reset_after else within, candidate, part)
+            after = before, states[t + 1], within, reset_after
+            single(cells.gru_state, part, gate, part, state_bias, absent[t], *after)
+    return batch_first(states[1:]), states[-1], (inputs, gates, states, inner, absent)
+
+
+@reference.gru_backward.on("cpu")
+def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
+    if not compiled(kernel):
+        return reference.gru_backward.reference(kernel, recurrent_kernel, saved, grads, wanted, reset_after)
+    inputs, gates, states, inner, absent = saved
+    arrived, grad_h = time_first(grads[0], states), final(grads[1], states)
+    time, batch, units = inner.shape
+    grad_z, grad_inner = empty((time, batch, 3 * units), inner.dtype), empty(inner.shape, inner.dtype)
+    (weights, product), (candidate, part) = (backward_product(w, states) for w in split(recurrent_kernel))
+    if in_cache(weights):
+        by_state = product, part, grad_h, grad_z, grad_inner, reset_after
+        whole(cells.gru_steps_back, weights, states, candidate, arrived, absent, gates, states, inner, *by_state)
+    else:
+        for t in reversed(range(time)):
+            gate, before = gates[t], states[t]
+            by_state = product, grad_h, grad_z[t], grad_inner[t], reset_after
+            args = arrived[t], absent[t], gate, part.shape[1], before, inner[t], *by_state
+            single(cells.gru_state_back, product, *args)
+            call(np.matmul, grad_inner[t], candidate, part)
+            single(cells.gru_sigmoids_back, part, gate, before, part, grad_h, grad_z[t], reset_after)
+            call(np.matmul, grad_z[t, :, : 2 * units], weights, product)
+    call(np.add, grad_h, product[:, :units], grad_h)
+    by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
+    if not wanted[1]:
+        return by_x, None, None, None, grad_h
+    by_recurrent = empty((units, 3 * units), inner.dtype)
+    by_sigmoids, by_candidate = split(by_recurrent)
+    over_time(states[:-1], grad_z[..., : 2 * units], by_sigmoids)
+    over_time(states[:-1] if reset_after else inner, grad_inner, by_candidate)
+    by_bias = by_kernel[-1]
+    if reset_after:  # beside the state the bias of z and r is the same, that of g is inside
+        by_bias = empty((2, 3 * units), inner.dtype)
+        call(np.copyto, by_bias, by_kernel[-1])
+        call(np.sum, rows(grad_inner), 0, None, by_bias[1, 2 * units :])
+    return by_x, by_kernel[:-1], by_recurrent, by_bias, grad_h
+
+
+def compiled(array):
+    """Whether loops are compiled for arrays like this."""
+    return array.dtype in (np.float32, np.float64)
+
+
+def in_cache(weights):
+    return weights.nbytes <= CACHED
+
+
+def whole(loop, weights, states, *args):
+    """The loop over all steps; by several threads, if there is work enough for them."""
+    batch = states.shape[1]
+    if states.size * weights.shape[1] < SHARED:
+        call(loop, weights, *args, 0, batch)
+    else:
+        call(share, loop, batch, weights, *args)
+
+
+def single(loop, like, *args):
+    """The loop over the rows of one step, on arrays like this."""
+    if like.size < SHARED_STEP:
+        call(loop, *args, 0, len(like))
+    else:
+        call(share, loop, len(like), *args)
+
+
+def inputs_of(x, mask):
+    """(time, batch, features + 1), the last column ones, masked steps zeros; and the samples that sit a step out."""
+    batch, time, features = x.shape
+    inputs = empty((time, batch, features + 1), x.dtype)
+    values = inputs[..., :-1]
+    call(np.copyto, values, x.transpose(1, 0, 2))
+    call(np.copyto, inputs[..., -1], 1)
+    if mask is None:
+        return inputs, empty((time, 0), bool)
+    absent = empty((time, batch), bool)
+    call(np.logical_not, mask.T, absent)
+    call(np.copyto, values, 0, "same_kind", absent[..., None])
+    return inputs, absent
+
+
+def driven_by(inputs, kernel, bias, parts, halved=(False,)):
+    """inputs @ kernel + bias: (time, batch, columns), in parts as `packed` makes them."""
+    weights = packed(kernel, parts, halved, bias, 1)
+    driven = empty((*inputs.shape[:2], weights.shape[1]), inputs.dtype)
+    call(np.matmul, rows(inputs), weights, rows(driven))
+    return driven
+
+
+def packed(weights, parts, halved=(False,), bias=None, extra=0):
+    """Weights with zeros after each of the parts, up to full lanes, and with `extra` the bias or zeros as a last row.
+
+    Args:
+        weights: (rows, columns).
+        parts: how many columns each part has.
+        halved: of equal shares of the columns, which are halved.
+        bias: (columns,) or None.
+    """
+    made = empty((len(weights) + extra, sum(map(full_lanes, parts))), weights.dtype)
+    scale = halves(weights.shape[1], halved, weights.dtype)
+    call(np.copyto, made, 0)
+    low = to = 0
+    for part in parts:
+        columns, lanes = slice(low, low + part), slice(to, to + part)
+        call(np.multiply, weights[:, columns], scale[columns], made[: len(weights), lanes])
+        if bias is not None:
+            call(np.multiply, bias[columns], scale[columns], made[-1, lanes])
+        low, to = low + part, to + full_lanes(part)
+    return made
+
+
+@cache
+def halves(columns, halved, dtype):
+    """1/2 for the columns in shares that are halved, 1 for the others."""
+    return np.repeat(np.where(halved, 0.5, 1), columns // len(halved)).astype(dtype)
+
+
+def full_lanes(columns):
+    return -(-columns // LANES) * LANES
+
+
+def split(weights):
+    """The columns of z and r, and those of g."""
+    units = weights.shape[1] // 3
+    return weights[:, : 2 * units], weights[:, 2 * units :]
+
+
+def gru_biases(bias, weights, reset_after):
+    """All that is added before the activations, beside the inputs, and recurrent_bias_g."""
+    units, width = weights.shape
+    inside = empty(units, weights.dtype)
+    if bias is None or not reset_after:
+        call(np.copyto, inside, 0)
+        return bias, inside
+    beside = empty(width, weights.dtype)
+    call(np.copyto, beside, bias[0])
+    call(np.add, beside[: 2 * units], bias[1, : 2 * units], beside[: 2 * units])
+    call(np.copyto, inside, bias[1, 2 * units :])
+    return beside, inside
+
+
+def backward_product(weights, states):
+    """The weights transposed, in full lanes, and zeros for what is multiplied by them, (batch, columns)."""
+    turned = packed(weights.T, [len(weights)])
+    product = empty((states.shape[1], turned.shape[1]), states.dtype)
+    call(np.copyto, product, 0)
+    return turned, product
+
+
+def room_for_states(first, like, units):
+    """(time + 1, batch, units) of which only the first step is set."""
+    states = empty((len(like) + 1, like.shape[1], units), like.dtype)
+    call(np.copyto, states[0], 0 if first is None else first)
+    return states
+
+
+def time_first(sequence, states):
+    """(batch, time, units) as (time, batch, units), contiguous; without units if None."""
+    if sequence is None:
+        return empty((len(states) - 1, states.shape[1], 0), states.dtype)
+    turned = sequence.transpose(1, 0, 2)
+    if turned.flags.c_contiguous and turned.flags.writeable:
+        return turned
+    made = empty(turned.shape, turned.dtype)
+    call(np.copyto, made, turned)
+    return made
+
+
+def batch_first(steps):
+    """(time, batch, columns) as (batch, time, columns); a view."""
+    return steps.transpose(1, 0, 2)
+
+
+def final(grad, states):
+    """The gradient of a final state, zeros for None, in memory of its own."""
+    made = empty(states[0].shape, states.dtype)
+    call(np.copyto, made, 0 if grad is None else grad)
+    return made
+
+
+def by_inputs(inputs, kernel, grad_z, wanted):
+    """The gradients of x and of the kernel with the bias as its last row, None for one not wanted."""
+    by_x = by_kernel = None
+    if wanted[0]:
+        by_x = empty((*grad_z.shape[:2], len(kernel)), kernel.dtype)
+        call(np.matmul, rows(grad_z), kernel.T, rows(by_x))
+        by_x = batch_first(by_x)
+    if wanted[1]:
+        by_kernel = over_time(inputs, grad_z)
+    return by_x, by_kernel
+
+
+def over_time(values, grad_z, out=None):
+    """The sum of values.T @ grad_z over all steps and samples."""
+    if out is None:
+        out = empty((values.shape[2], grad_z.shape[2]), values.dtype)
+    call(np.matmul, rows(values).T, rows(grad_z), out)
+    return out
+
+
+def rows(steps):
+    """(time, batch, columns) as (time * batch, columns); a view of a contiguous array or of some of its columns."""
+    time, batch, columns = steps.shape
+    return steps.reshape(time * batch, columns)
