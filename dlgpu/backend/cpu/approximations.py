@@ -13,7 +13,10 @@ Q2, Q4, Q6, Q8 = map(np.float32, (0.46716005758570456, 2.588434853105658e-2, 3.2
 
 
 def tanh(x):
-    """tanh(x) of a scalar in a compiled loop; in float32 within 8 units in the last place (6 with fused multiply-add). NaN stays NaN."""
+    """tanh(x) of a scalar in a compiled loop; NaN stays NaN.
+
+    In float32 it is within 6 units in the last place (8 on processors without fused multiply-add).
+    """
     raise NotImplementedError("only for compiled loops")
 
 

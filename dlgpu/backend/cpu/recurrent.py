@@ -1,8 +1,7 @@
-"""Recurrent networks on a CPU. While the weights stay in a core's cache, each thread takes its rows of the batch
-through the whole sequence; larger ones are multiplied by BLAS step by step.
+"""Recurrent networks on a CPU: each thread takes its rows of the batch through the whole sequence.
 
-Arrays lie as (time, batch, columns), so that each step is one matrix. A column of ones after the inputs makes the bias a
-row of the kernel, in the product and in its gradient.
+Arrays lie as (time, batch, columns), so that each step is one matrix. A column of ones after the inputs makes the bias
+a row of the kernel, in the product and in its gradient.
 """
 
 from functools import cache
@@ -11,13 +10,11 @@ import numpy as np
 
 from dlgpu.backend.cpu import recurrent_cells as cells
 from dlgpu.backend.cpu.jit import share
+from dlgpu.backend.cpu.product import LANES, lay_in_panels
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import recurrent as reference
 
-LANES = 16  # the columns of products are a multiple, so that no loop over them has a rest
-CACHED = 1 << 18  # bytes of recurrent weights up to which loops are faster than BLAS
 SHARED = 1 << 21  # multiplications in a sequence from which it pays to wake another thread
-SHARED_STEP = 1 << 16  # values in a step, likewise
 
 
 @reference.simple_rnn.on("cpu")
@@ -26,15 +23,10 @@ def simple_rnn(x, kernel, recurrent_kernel, bias, hidden, mask):
         return reference.simple_rnn.reference(x, kernel, recurrent_kernel, bias, hidden, mask)
     inputs, absent = inputs_of(x, mask)
     units = len(recurrent_kernel)
-    weights = packed(recurrent_kernel, [units])
-    driven, states = driven_by(inputs, kernel, bias, [units]), room_for_states(hidden, inputs, units)
-    product = empty(driven.shape[1:], x.dtype)
-    if in_cache(weights):
-        whole(cells.simple_rnn_steps, weights, states, driven, absent, states, product)
-    else:
-        for t, drive in enumerate(driven):
-            call(np.matmul, states[t], weights, product)
-            single(cells.simple_rnn_cell, product, drive, product, absent[t], states[t], states[t + 1])
+    weights, kernel = packed(recurrent_kernel, [units]), packed(kernel, [units], bias=bias, ones=True)
+    states = room_for_states(hidden, inputs, units)
+    drive, product = (empty((len(x), w.shape[1]), x.dtype) for w in (kernel, weights))
+    whole(cells.simple_rnn_steps, weights, states, kernel, inputs, absent, states, drive, product)
     return batch_first(states[1:]), states[-1], (inputs, states, absent)
 
 
@@ -46,13 +38,7 @@ def simple_rnn_backward(kernel, recurrent_kernel, saved, grads, wanted):
     arrived, grad_h = time_first(grads[0], states), final(grads[1], states)
     weights, product = backward_product(recurrent_kernel, states)
     grad_z = empty(states[1:].shape, states.dtype)
-    if in_cache(weights):
-        whole(cells.simple_rnn_steps_back, weights, states, arrived, absent, states, product, grad_h, grad_z)
-    else:
-        for t in reversed(range(len(grad_z))):
-            by_state = states[t + 1], product, grad_h, grad_z[t]
-            single(cells.simple_rnn_cell_back, product, arrived[t], absent[t], *by_state)
-            call(np.matmul, grad_z[t], weights, product)
+    whole(cells.simple_rnn_steps_back, weights, states, arrived, absent, states, product, grad_h, grad_z)
     call(np.add, grad_h, product[:, : len(recurrent_kernel)], grad_h)
     by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
     if not wanted[1]:
@@ -67,16 +53,11 @@ def lstm(x, kernel, recurrent_kernel, bias, hidden, cell, mask):
     inputs, absent = inputs_of(x, mask)
     units, halved = len(recurrent_kernel), (True, True, False, True)
     weights = packed(recurrent_kernel, [4 * units], halved)
-    gates = driven_by(inputs, kernel, bias, [4 * units], halved)
+    kernel = packed(kernel, [4 * units], halved, bias, ones=True)
+    gates = empty((*inputs.shape[:2], kernel.shape[1]), x.dtype)
     states, memory = room_for_states(hidden, inputs, units), room_for_states(cell, inputs, units)
     bounded, product = empty(states[1:].shape, x.dtype), empty(gates.shape[1:], x.dtype)
-    if in_cache(weights):
-        whole(cells.lstm_steps, weights, states, gates, absent, states, memory, bounded, product)
-    else:
-        for t, gate in enumerate(gates):
-            call(np.matmul, states[t], weights, product)
-            both = states[t], states[t + 1], memory[t], memory[t + 1]
-            single(cells.lstm_cell, product, gate, product, absent[t], *both, bounded[t])
+    whole(cells.lstm_steps, weights, states, kernel, inputs, absent, gates, states, memory, bounded, product)
     return batch_first(states[1:]), states[-1], memory[-1], (inputs, gates, states, memory, bounded, absent)
 
 
@@ -89,14 +70,8 @@ def lstm_backward(kernel, recurrent_kernel, saved, grads, wanted):
     time, batch, units = bounded.shape
     grad_z = empty((time, batch, 4 * units), states.dtype)
     weights, product = backward_product(recurrent_kernel, states)
-    if in_cache(weights):
-        by_state = product, grad_h, grad_c, grad_z
-        whole(cells.lstm_steps_back, weights, states, arrived, absent, gates, memory, bounded, *by_state)
-    else:
-        for t in reversed(range(time)):
-            by_state = product, grad_h, grad_c, grad_z[t]
-            single(cells.lstm_cell_back, gates[t], arrived[t], absent[t], gates[t], memory[t], bounded[t], *by_state)
-            call(np.matmul, grad_z[t], weights, product)
+    by_state = product, grad_h, grad_c, grad_z
+    whole(cells.lstm_steps_back, weights, states, arrived, absent, gates, memory, bounded, *by_state)
     call(np.add, grad_h, product[:, :units], grad_h)
     by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
     if not wanted[1]:
@@ -112,21 +87,13 @@ def gru(x, kernel, recurrent_kernel, bias, hidden, mask, reset_after):
     units, parts = len(recurrent_kernel), [2 * len(recurrent_kernel), len(recurrent_kernel)]
     weights, candidate = (packed(w, [w.shape[1]], h) for w, h in zip(split(recurrent_kernel), [(True,), (False,)]))
     bias, state_bias = gru_biases(bias, recurrent_kernel, reset_after)
-    gates = driven_by(inputs, kernel, bias, parts, (True, True, False))
+    kernel = packed(kernel, parts, (True, True, False), bias, ones=True)
+    gates = empty((*inputs.shape[:2], kernel.shape[1]), x.dtype)
     states = room_for_states(hidden, inputs, units)
     inner = empty(states[1:].shape, x.dtype)  # h[t-1] @ recurrent_g + recurrent_bias_g, or r * h[t-1]
     product, part = (empty((len(x), w.shape[1]), x.dtype) for w in (weights, candidate))
-    if in_cache(weights):
-        args = gates, absent, states, inner, product, part, reset_after
-        whole(cells.gru_steps, weights, states, candidate, state_bias, *args)
-    else:
-        for t, gate in enumerate(gates):
-            before, within = states[t], inner[t]
-            call(np.matmul, before, weights, product)
-            single(cells.gru_sigmoids, product, gate, product, before, within, reset_after)
-            call(np.matmul, before if reset_after else within, candidate, part)
-            after = before, states[t + 1], within, reset_after
-            single(cells.gru_state, part, gate, part, state_bias, absent[t], *after)
+    by_step = inputs, absent, gates, states, inner
+    whole(cells.gru_steps, weights, states, candidate, state_bias, kernel, *by_step, product, part, reset_after)
     return batch_first(states[1:]), states[-1], (inputs, gates, states, inner, absent)
 
 
@@ -139,18 +106,8 @@ def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
     time, batch, units = inner.shape
     grad_z, grad_inner = empty((time, batch, 3 * units), inner.dtype), empty(inner.shape, inner.dtype)
     (weights, product), (candidate, part) = (backward_product(w, states) for w in split(recurrent_kernel))
-    if in_cache(weights):
-        by_state = product, part, grad_h, grad_z, grad_inner, reset_after
-        whole(cells.gru_steps_back, weights, states, candidate, arrived, absent, gates, states, inner, *by_state)
-    else:
-        for t in reversed(range(time)):
-            gate, before = gates[t], states[t]
-            by_state = product, grad_h, grad_z[t], grad_inner[t], reset_after
-            args = arrived[t], absent[t], gate, part.shape[1], before, inner[t], *by_state
-            single(cells.gru_state_back, product, *args)
-            call(np.matmul, grad_inner[t], candidate, part)
-            single(cells.gru_sigmoids_back, part, gate, before, part, grad_h, grad_z[t], reset_after)
-            call(np.matmul, grad_z[t, :, : 2 * units], weights, product)
+    by_state = product, part, grad_h, grad_z, grad_inner, reset_after
+    whole(cells.gru_steps_back, weights, states, candidate, arrived, absent, gates, states, inner, *by_state)
     call(np.add, grad_h, product[:, :units], grad_h)
     by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
     if not wanted[1]:
@@ -172,10 +129,6 @@ def compiled(array):
     return array.dtype in (np.float32, np.float64)
 
 
-def in_cache(weights):
-    return weights.nbytes <= CACHED
-
-
 def whole(loop, weights, states, *args):
     """The loop over all steps; by several threads, if there is work enough for them."""
     batch = states.shape[1]
@@ -183,14 +136,6 @@ def whole(loop, weights, states, *args):
         call(loop, weights, *args, 0, batch)
     else:
         call(share, loop, batch, weights, *args)
-
-
-def single(loop, like, *args):
-    """The loop over the rows of one step, on arrays like this."""
-    if like.size < SHARED_STEP:
-        call(loop, *args, 0, len(like))
-    else:
-        call(share, loop, len(like), *args)
 
 
 def inputs_of(x, mask):
@@ -208,24 +153,15 @@ def inputs_of(x, mask):
     return inputs, absent
 
 
-def driven_by(inputs, kernel, bias, parts, halved=(False,)):
-    """inputs @ kernel + bias: (time, batch, columns), in parts as `packed` makes them."""
-    weights = packed(kernel, parts, halved, bias, 1)
-    driven = empty((*inputs.shape[:2], weights.shape[1]), inputs.dtype)
-    call(np.matmul, rows(inputs), weights, rows(driven))
-    return driven
-
-
-def packed(weights, parts, halved=(False,), bias=None, extra=0):
-    """Weights with zeros after each of the parts, up to full lanes, and with `extra` the bias or zeros as a last row.
+def packed(weights, parts, halved=(False,), bias=None, ones=False):
+    """Weights (rows, columns) in panels, with zeros after each of the parts up to full lanes.
 
     Args:
-        weights: (rows, columns).
         parts: how many columns each part has.
         halved: of equal shares of the columns, which are halved.
-        bias: (columns,) or None.
+        bias: (columns,) or None for zeros: one more row, if `ones`.
     """
-    made = empty((len(weights) + extra, sum(map(full_lanes, parts))), weights.dtype)
+    made = empty((len(weights) + ones, sum(map(full_lanes, parts))), weights.dtype)
     scale = halves(weights.shape[1], halved, weights.dtype)
     call(np.copyto, made, 0)
     low = to = 0
@@ -235,7 +171,9 @@ def packed(weights, parts, halved=(False,), bias=None, extra=0):
         if bias is not None:
             call(np.multiply, bias[columns], scale[columns], made[-1, lanes])
         low, to = low + part, to + full_lanes(part)
-    return made
+    panels = empty(made.shape, made.dtype)
+    call(lay_in_panels, made, panels)
+    return panels
 
 
 @cache

@@ -1,36 +1,13 @@
-"""What recurrent networks do between two matrix products, and whole sequences of both, for some rows of a batch.
+"""Recurrent networks: one step, and whole sequences with their matrix products, for some rows of a batch.
 
-Arrays lie as (time, rows, columns). A function for one step takes rows; `absent` has no columns if there is no mask,
-`arrived` none if nothing used the sequence. Weights come with the columns of sigmoids halved, because
+Arrays lie as (time, rows, columns), weights in panels. A function of one step takes rows; `absent` has no columns if
+there is no mask, `arrived` none if nothing used the sequence. Weights come with the columns of sigmoids halved, because
 sigmoid(z) = tanh(z / 2) / 2 + 1/2: one tanh serves all gates. Each loop writes one array, so that it vectorizes.
 """
 
 from dlgpu.backend.cpu.approximations import tanh
 from dlgpu.backend.cpu.jit import jit
-
-
-@jit
-def multiply(a, w, out, low, high):
-    """out[r, :columns] = a[r, :inner] @ w, for the few hundred rows of w that stay in cache."""
-    inner, columns = w.shape
-    for r in range(low, high):
-        row, sums = a[r], out[r]
-        for j in range(columns):
-            sums[j] = 0
-        whole = inner // 8 * 8
-        for k in range(0, whole, 8):
-            a0, a1, a2, a3, a4, a5, a6, a7 = (
-                row[k], row[k + 1], row[k + 2], row[k + 3], row[k + 4], row[k + 5], row[k + 6], row[k + 7],
-            )  # fmt: skip
-            w0, w1, w2, w3, w4, w5, w6, w7 = w[k], w[k + 1], w[k + 2], w[k + 3], w[k + 4], w[k + 5], w[k + 6], w[k + 7]
-            for j in range(columns):
-                sums[j] += ((a0 * w0[j] + a1 * w1[j]) + (a2 * w2[j] + a3 * w3[j])) + (
-                    (a4 * w4[j] + a5 * w5[j]) + (a6 * w6[j] + a7 * w7[j])
-                )
-        for k in range(whole, inner):
-            a0, w0 = row[k], w[k]
-            for j in range(columns):
-                sums[j] += a0 * w0[j]
+from dlgpu.backend.cpu.product import multiply
 
 
 @jit
@@ -45,10 +22,11 @@ def simple_rnn_cell(drive, product, absent, before, h, low, high):
 
 
 @jit
-def simple_rnn_steps(weights, driven, absent, states, product, low, high):
-    for t in range(len(driven)):
+def simple_rnn_steps(weights, kernel, inputs, absent, states, drive, product, low, high):
+    for t in range(len(inputs)):
+        multiply(inputs[t], kernel, drive, low, high)
         multiply(states[t], weights, product, low, high)
-        simple_rnn_cell(driven[t], product, absent[t], states[t], states[t + 1], low, high)
+        simple_rnn_cell(drive, product, absent[t], states[t], states[t + 1], low, high)
 
 
 @jit
@@ -96,8 +74,9 @@ def lstm_cell(gates, product, absent, before, h, c_before, c, bounded, low, high
 
 
 @jit
-def lstm_steps(weights, gates, absent, states, cells, bounded, product, low, high):
+def lstm_steps(weights, kernel, inputs, absent, gates, states, cells, bounded, product, low, high):
     for t in range(len(gates)):
+        multiply(inputs[t], kernel, gates[t], low, high)
         multiply(states[t], weights, product, low, high)
         args = gates[t], product, absent[t], states[t], states[t + 1], cells[t], cells[t + 1], bounded[t], low, high
         lstm_cell(*args)
@@ -176,9 +155,12 @@ def gru_state(gates, product, bias, absent, before, h, inner, reset_after, low, 
 
 
 @jit
-def gru_steps(weights, candidate, bias, gates, absent, states, inner, product, part, reset_after, low, high):
+def gru_steps(
+    weights, candidate, bias, kernel, inputs, absent, gates, states, inner, product, part, reset_after, low, high
+):
     for t in range(len(gates)):
         before, within = states[t], inner[t]
+        multiply(inputs[t], kernel, gates[t], low, high)
         multiply(before, weights, product, low, high)
         gru_sigmoids(gates[t], product, before, within, reset_after, low, high)
         multiply(before if reset_after else within, candidate, part, low, high)

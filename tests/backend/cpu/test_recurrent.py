@@ -19,12 +19,10 @@ def on_the_cpu():
         yield
 
 
-@pytest.fixture(params=["loops", "BLAS", "threads", "BLAS and threads"])
+@pytest.fixture(params=["one thread", "threads"])
 def way(request, monkeypatch):
     """Each way that the size of the work chooses between."""
-    monkeypatch.setattr(recurrent, "CACHED", 0 if "BLAS" in request.param else 1 << 60)
-    for bound in ("SHARED", "SHARED_STEP"):
-        monkeypatch.setattr(recurrent, bound, 0 if "threads" in request.param else 1 << 60)
+    monkeypatch.setattr(recurrent, "SHARED", 0 if request.param == "threads" else 1 << 60)
 
 
 def problem(rng, cell, batch, time, features, units, masked=False, initial=True, used=(1, 1), **options):
