@@ -15,6 +15,7 @@ LANES = 16  # values in a vector; columns are a multiple of it
 # A tile's sums are to stay in registers: 16 of 512 bits with AVX-512, else 8 of 256 or 16 of 128.
 ROWS, VECTORS = 4, 4 if binding.get_host_cpu_features().get("avx512f") else 1
 PANEL = LANES * VECTORS
+IN_CACHE = 128  # rows of a tile of b
 
 
 @jit
@@ -26,19 +27,49 @@ def multiply(a, w, out, low, high):
         w: (inner, columns) in panels, columns a multiple of LANES.
         out: (rows, at least columns); all three contiguous and of one floating dtype.
     """
-    columns = w.shape[1]
+    inner, columns = w.shape
     wide = columns // PANEL * PANEL
     together = low + (high - low) // ROWS * ROWS
     for column in range(0, wide, PANEL):
-        for row in range(low, together, ROWS):
-            block(a, w, out, row, column)
-        for row in range(together, high):
-            line(a, w, out, row, column)
+        for r in range(low, together, ROWS):
+            block(a, r * a.shape[1], a.shape[1], 1, w, column * inner, PANEL, out, r, column, inner, False)
+        for r in range(together, high):
+            line(a, r * a.shape[1], a.shape[1], 1, w, column * inner, PANEL, out, r, column, inner, False)
     for column in range(wide, columns, LANES):
-        for row in range(low, together, ROWS):
-            narrow_block(a, w, out, row, column)
-        for row in range(together, high):
-            narrow_line(a, w, out, row, column)
+        for r in range(low, together, ROWS):
+            narrow_block(a, r * a.shape[1], a.shape[1], 1, w, column * inner, LANES, out, r, column, inner, False)
+        for r in range(together, high):
+            narrow_line(a, r * a.shape[1], a.shape[1], 1, w, column * inner, LANES, out, r, column, inner, False)
+
+
+@jit
+def multiply_transposed(a, b, out, low, high):
+    """out[k] = a[:, k] @ b for the rows k from low to high: the gradient of weights.
+
+    Args:
+        a: (inner, rows).
+        b: (inner, at least columns).
+        out: (rows, columns), columns a multiple of LANES; all three contiguous and of one floating dtype.
+    """
+    width, b_width, columns = a.shape[1], b.shape[1], out.shape[1]
+    wide = columns // PANEL * PANEL
+    together = low + (high - low) // ROWS * ROWS
+    for k in range(low, high):
+        out[k] = 0
+    for first in range(0, len(b), IN_CACHE):
+        inner = min(IN_CACHE, len(b) - first)
+        for column in range(0, wide, PANEL):
+            start = first * b_width + column
+            for k in range(low, together, ROWS):
+                block(a, first * width + k, 1, width, b, start, b_width, out, k, column, inner, True)
+            for k in range(together, high):
+                line(a, first * width + k, 1, width, b, start, b_width, out, k, column, inner, True)
+        for column in range(wide, columns, LANES):
+            start = first * b_width + column
+            for k in range(low, together, ROWS):
+                narrow_block(a, first * width + k, 1, width, b, start, b_width, out, k, column, inner, True)
+            for k in range(together, high):
+                narrow_line(a, first * width + k, 1, width, b, start, b_width, out, k, column, inner, True)
 
 
 @jit
@@ -58,61 +89,82 @@ def lay_in_panels(weights, panels):
 
 
 def tile(rows, vectors):
-    """A function (a, w, out, row, column) for so many rows and vectors of the product, in vector instructions.
+    """A function for so many rows and vectors of a product, in vector instructions: Numba would keep sums in memory.
 
-    Numba by itself would keep the sums in memory.
+    out[row + r, column + j] = sum over k < inner of a[start + r * a_row + k * a_inner] * b[b_start + k * b_inner + j]
+    with a and b as flat arrays; added to what is there, if `add`.
     """
 
     @intrinsic
-    def product(typing, a, w, out, row, column):
-        value = a.dtype
+    def product(typing, a, start, a_row, a_inner, b, b_start, b_inner, out, row, column, inner, add):
+        value, index = a.dtype, types.intp
         vector = ir.VectorType(ir.DoubleType() if value == types.float64 else ir.FloatType(), LANES)
+        align = value.bitwidth // 8
 
         def generate(context, builder, signature, args):
+            start, a_row, a_inner, b_start, b_inner, row, column, inner, add = (args[i] for i in INTEGERS)
             left, right, result = (
-                context.make_array(kind)(context, builder, arg) for kind, arg in zip(signature.args[:3], args[:3])
+                context.make_array(signature.args[i])(context, builder, args[i]).data for i in (0, 4, 7)
             )
-            row, column = args[3:]
-            inner = cgutils.unpack_tuple(builder, right.shape)[0]
-
-            def at(array, row, offset):
-                width = cgutils.unpack_tuple(builder, array.shape)[1]
-                return builder.gep(array.data, [builder.add(builder.mul(row, width), offset)])
-
-            def vector_at(pointer):
-                return builder.bitcast(pointer, vector.as_pointer())
-
-            def plus(number, n):
-                return builder.add(number, ir.Constant(number.type, n))
-
-            sums = {(r, v): cgutils.alloca_once(builder, vector) for r in range(rows) for v in range(vectors)}
-            for each in sums.values():
-                builder.store(ir.Constant(vector, None), each)
+            shape = context.make_array(signature.args[7])(context, builder, args[7]).shape
+            width = cgutils.unpack_tuple(builder, shape)[1]
+            results = {
+                (r, v): builder.bitcast(
+                    builder.gep(
+                        result, [sum_of(builder, builder.mul(plus(builder, row, r), width), column, v * LANES)]
+                    ),
+                    vector.as_pointer(),
+                )
+                for r in range(rows)
+                for v in range(vectors)
+            }
+            sums = {place: cgutils.alloca_once(builder, vector) for place in results}
+            for place, total in sums.items():
+                before = builder.load(results[place], align=align)
+                builder.store(builder.select(add, before, ir.Constant(vector, None)), total)
             with cgutils.for_range(builder, inner) as loop:
-                panel = builder.gep(right.data, [builder.mul(inner, column)])
-                first = builder.mul(loop.index, ir.Constant(loop.index.type, vectors * LANES))
-                weights = [
-                    builder.load(vector_at(builder.gep(panel, [plus(first, v * LANES)])), align=value.bitwidth // 8)
+                first = builder.add(b_start, builder.mul(loop.index, b_inner))
+                terms = [
+                    builder.load(
+                        builder.bitcast(builder.gep(right, [plus(builder, first, v * LANES)]), vector.as_pointer()),
+                        align=align,
+                    )
                     for v in range(vectors)
                 ]
+                column_of_a = builder.add(start, builder.mul(loop.index, a_inner))
                 for r in range(rows):
-                    scalar = builder.load(at(left, plus(row, r), loop.index))
-                    lane = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.IntType(32)(0))
-                    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-                    factor = builder.shuffle_vector(lane, ir.Constant(vector, ir.Undefined), everywhere)
+                    place = builder.add(column_of_a, builder.mul(a_row, ir.Constant(a_row.type, r)))
+                    factor = everywhere(builder, builder.load(builder.gep(left, [place])), vector)
                     for v in range(vectors):
-                        term = builder.fmul(factor, weights[v], flags=("contract",))
+                        term = builder.fmul(factor, terms[v], flags=("contract",))
                         total = builder.fadd(builder.load(sums[r, v]), term, flags=("contract",))
                         builder.store(total, sums[r, v])
-            for r in range(rows):
-                for v in range(vectors):
-                    to = vector_at(at(result, plus(row, r), plus(column, v * LANES)))
-                    builder.store(builder.load(sums[r, v]), to, align=value.bitwidth // 8)
+            for place, total in sums.items():
+                builder.store(builder.load(total), results[place], align=align)
             return context.get_dummy_value()
 
-        return types.void(a, w, out, types.intp, types.intp), generate
+        integers = [index] * 3
+        return types.void(a, *integers, b, index, index, out, *integers, types.boolean), generate
 
     return product
+
+
+INTEGERS = 1, 2, 3, 5, 6, 8, 9, 10, 11  # the places of a tile's arguments that are no arrays
+
+
+def plus(builder, number, n):
+    return builder.add(number, ir.Constant(number.type, n))
+
+
+def sum_of(builder, a, b, n):
+    return plus(builder, builder.add(a, b), n)
+
+
+def everywhere(builder, scalar, vector):
+    """A vector of one value."""
+    nothing = ir.Constant(vector, ir.Undefined)
+    lane = builder.insert_element(nothing, scalar, ir.IntType(32)(0))
+    return builder.shuffle_vector(lane, nothing, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
 
 
 block, narrow_block, line, narrow_line = tile(ROWS, VECTORS), tile(ROWS, 1), tile(1, VECTORS), tile(1, 1)

@@ -10,10 +10,11 @@ import numpy as np
 
 from dlgpu.backend.cpu import recurrent_cells as cells
 from dlgpu.backend.cpu.jit import share
-from dlgpu.backend.cpu.product import LANES, lay_in_panels
+from dlgpu.backend.cpu.product import LANES, lay_in_panels, multiply_transposed
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import recurrent as reference
 
+SMALL = 1 << 16  # weights up to which their gradient is faster by loops than by BLAS
 SHARED = 1 << 21  # multiplications in a sequence from which it pays to wake another thread
 
 
@@ -37,13 +38,13 @@ def simple_rnn_backward(kernel, recurrent_kernel, saved, grads, wanted):
     inputs, states, absent = saved
     arrived, grad_h = time_first(grads[0], states), final(grads[1], states)
     weights, product = backward_product(recurrent_kernel, states)
-    grad_z = empty(states[1:].shape, states.dtype)
+    grad_z = room_for_grad(1, states)
     whole(cells.simple_rnn_steps_back, weights, states, arrived, absent, states, product, grad_h, grad_z)
     call(np.add, grad_h, product[:, : len(recurrent_kernel)], grad_h)
     by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
     if not wanted[1]:
         return by_x, None, None, None, grad_h
-    return by_x, by_kernel[:-1], over_time(states[:-1], grad_z), by_kernel[-1], grad_h
+    return by_x, by_kernel[:-1], over_time(states[:-1], grad_z, recurrent_kernel.shape[1]), by_kernel[-1], grad_h
 
 
 @reference.lstm.on("cpu")
@@ -67,8 +68,8 @@ def lstm_backward(kernel, recurrent_kernel, saved, grads, wanted):
         return reference.lstm_backward.reference(kernel, recurrent_kernel, saved, grads, wanted)
     inputs, gates, states, memory, bounded, absent = saved
     arrived, grad_h, grad_c = time_first(grads[0], states), final(grads[1], states), final(grads[2], states)
-    time, batch, units = bounded.shape
-    grad_z = empty((time, batch, 4 * units), states.dtype)
+    units = len(recurrent_kernel)
+    grad_z = room_for_grad(4, states)
     weights, product = backward_product(recurrent_kernel, states)
     by_state = product, grad_h, grad_c, grad_z
     whole(cells.lstm_steps_back, weights, states, arrived, absent, gates, memory, bounded, *by_state)
@@ -76,7 +77,14 @@ def lstm_backward(kernel, recurrent_kernel, saved, grads, wanted):
     by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
     if not wanted[1]:
         return by_x, None, None, None, grad_h, grad_c
-    return by_x, by_kernel[:-1], over_time(states[:-1], grad_z), by_kernel[-1], grad_h, grad_c
+    return (
+        by_x,
+        by_kernel[:-1],
+        over_time(states[:-1], grad_z, recurrent_kernel.shape[1]),
+        by_kernel[-1],
+        grad_h,
+        grad_c,
+    )
 
 
 @reference.gru.on("cpu")
@@ -103,8 +111,8 @@ def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
         return reference.gru_backward.reference(kernel, recurrent_kernel, saved, grads, wanted, reset_after)
     inputs, gates, states, inner, absent = saved
     arrived, grad_h = time_first(grads[0], states), final(grads[1], states)
-    time, batch, units = inner.shape
-    grad_z, grad_inner = empty((time, batch, 3 * units), inner.dtype), empty(inner.shape, inner.dtype)
+    units = len(recurrent_kernel)
+    grad_z, grad_inner = room_for_grad(3, states), room_for_grad(1, states)
     (weights, product), (candidate, part) = (backward_product(w, states) for w in split(recurrent_kernel))
     by_state = product, part, grad_h, grad_z, grad_inner, reset_after
     whole(cells.gru_steps_back, weights, states, candidate, arrived, absent, gates, states, inner, *by_state)
@@ -114,13 +122,13 @@ def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
         return by_x, None, None, None, grad_h
     by_recurrent = empty((units, 3 * units), inner.dtype)
     by_sigmoids, by_candidate = split(by_recurrent)
-    over_time(states[:-1], grad_z[..., : 2 * units], by_sigmoids)
-    over_time(states[:-1] if reset_after else inner, grad_inner, by_candidate)
+    over_time(states[:-1], grad_z, 2 * units, by_sigmoids)
+    over_time(states[:-1] if reset_after else inner, grad_inner, units, by_candidate)
     by_bias = by_kernel[-1]
     if reset_after:  # beside the state the bias of z and r is the same, that of g is inside
         by_bias = empty((2, 3 * units), inner.dtype)
         call(np.copyto, by_bias, by_kernel[-1])
-        call(np.sum, rows(grad_inner), 0, None, by_bias[1, 2 * units :])
+        call(np.sum, rows(grad_inner[..., :units]), 0, None, by_bias[1, 2 * units :])
     return by_x, by_kernel[:-1], by_recurrent, by_bias, grad_h
 
 
@@ -245,23 +253,40 @@ def final(grad, states):
     return made
 
 
+def room_for_grad(parts, states):
+    """(time, batch, columns) for the gradients of so many parts, in full lanes."""
+    time, batch, units = states.shape
+    return empty((time - 1, batch, full_lanes(parts * units)), states.dtype)
+
+
 def by_inputs(inputs, kernel, grad_z, wanted):
     """The gradients of x and of the kernel with the bias as its last row, None for one not wanted."""
     by_x = by_kernel = None
+    features, columns = kernel.shape
     if wanted[0]:
-        by_x = empty((*grad_z.shape[:2], len(kernel)), kernel.dtype)
-        call(np.matmul, rows(grad_z), kernel.T, rows(by_x))
+        by_x = empty((*grad_z.shape[:2], features), kernel.dtype)
+        call(np.matmul, rows(grad_z[..., :columns]), kernel.T, rows(by_x))
         by_x = batch_first(by_x)
     if wanted[1]:
-        by_kernel = over_time(inputs, grad_z)
+        by_kernel = over_time(inputs, grad_z, columns)
     return by_x, by_kernel
 
 
-def over_time(values, grad_z, out=None):
-    """The sum of values.T @ grad_z over all steps and samples."""
+def over_time(values, grad_z, columns, out=None):
+    """The sum of values.T @ grad_z[..., :columns] over all steps and samples."""
+    many = values.shape[2]
     if out is None:
-        out = empty((values.shape[2], grad_z.shape[2]), values.dtype)
-    call(np.matmul, rows(values).T, rows(grad_z), out)
+        out = empty((many, columns), values.dtype)
+    if many * columns > SMALL:
+        call(np.matmul, rows(values).T, rows(grad_z[..., :columns]), out)
+        return out
+    made = empty((many, full_lanes(columns)), values.dtype)
+    args = rows(values), rows(grad_z), made
+    if values.size * columns < SHARED:
+        call(multiply_transposed, *args, 0, many)
+    else:
+        call(share, multiply_transposed, many, *args)
+    call(np.copyto, out, made[:, :columns])
     return out
 
 

@@ -38,7 +38,7 @@ def simple_rnn_cell_back(arrived, absent, h, product, grad_h, grad_z, low, high)
         if absent.size and absent[r]:
             d[:] = 0
         else:
-            for j in range(d.size):
+            for j in range(new.size):
                 d[j] = by_h[j] * (one - new[j] * new[j])
             by_h[:] = 0
 
