@@ -15,7 +15,7 @@ LANES = 16  # values in a vector; columns are a multiple of it
 # A tile's sums are to stay in registers: 16 of 512 bits with AVX-512, else 8 of 256 or 16 of 128.
 ROWS, VECTORS = 4, 4 if binding.get_host_cpu_features().get("avx512f") else 1
 PANEL = LANES * VECTORS
-IN_CACHE = 128  # rows of a tile of b
+IN_CACHE = 128  # rows to take together through several tiles
 
 
 @jit
@@ -29,17 +29,19 @@ def multiply(a, w, out, low, high):
     """
     inner, columns = w.shape
     wide = columns // PANEL * PANEL
-    together = low + (high - low) // ROWS * ROWS
-    for column in range(0, wide, PANEL):
-        for r in range(low, together, ROWS):
-            block(a, r * a.shape[1], a.shape[1], 1, w, column * inner, PANEL, out, r, column, inner, False)
-        for r in range(together, high):
-            line(a, r * a.shape[1], a.shape[1], 1, w, column * inner, PANEL, out, r, column, inner, False)
-    for column in range(wide, columns, LANES):
-        for r in range(low, together, ROWS):
-            narrow_block(a, r * a.shape[1], a.shape[1], 1, w, column * inner, LANES, out, r, column, inner, False)
-        for r in range(together, high):
-            narrow_line(a, r * a.shape[1], a.shape[1], 1, w, column * inner, LANES, out, r, column, inner, False)
+    for first in range(low, high, IN_CACHE):
+        last = min(first + IN_CACHE, high)
+        together = first + (last - first) // ROWS * ROWS
+        for column in range(0, wide, PANEL):
+            for r in range(first, together, ROWS):
+                block(a, r * a.shape[1], a.shape[1], 1, w, column * inner, PANEL, out, r, column, inner, False)
+            for r in range(together, last):
+                line(a, r * a.shape[1], a.shape[1], 1, w, column * inner, PANEL, out, r, column, inner, False)
+        for column in range(wide, columns, LANES):
+            for r in range(first, together, ROWS):
+                narrow_block(a, r * a.shape[1], a.shape[1], 1, w, column * inner, LANES, out, r, column, inner, False)
+            for r in range(together, last):
+                narrow_line(a, r * a.shape[1], a.shape[1], 1, w, column * inner, LANES, out, r, column, inner, False)
 
 
 @jit

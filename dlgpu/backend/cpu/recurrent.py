@@ -10,12 +10,12 @@ import numpy as np
 
 from dlgpu.backend.cpu import recurrent_cells as cells
 from dlgpu.backend.cpu.jit import share
-from dlgpu.backend.cpu.product import LANES, lay_in_panels, multiply_transposed
+from dlgpu.backend.cpu.product import LANES, lay_in_panels, multiply, multiply_transposed
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import recurrent as reference
 
 SMALL = 1 << 16  # weights up to which their gradient is faster by loops than by BLAS
-SHARED = 1 << 21  # multiplications in a sequence from which it pays to wake another thread
+SHARED = 1 << 21  # multiplications from which it pays to wake another thread
 
 
 @reference.simple_rnn.on("cpu")
@@ -138,12 +138,16 @@ def compiled(array):
 
 
 def whole(loop, weights, states, *args):
-    """The loop over all steps; by several threads, if there is work enough for them."""
-    batch = states.shape[1]
-    if states.size * weights.shape[1] < SHARED:
-        call(loop, weights, *args, 0, batch)
+    """The loop over all steps of a sequence."""
+    parallel(loop, states.shape[1], states.size * weights.shape[1], weights, *args)
+
+
+def parallel(loop, many, work, *args):
+    """loop(*args, low, high) for so many rows; by several threads, if there is work enough for them."""
+    if work < SHARED:
+        call(loop, *args, 0, many)
     else:
-        call(share, loop, batch, weights, *args)
+        call(share, loop, many, *args)
 
 
 def inputs_of(x, mask):
@@ -264,8 +268,11 @@ def by_inputs(inputs, kernel, grad_z, wanted):
     by_x = by_kernel = None
     features, columns = kernel.shape
     if wanted[0]:
+        weights = packed(kernel.T, [features])
+        made = empty((*grad_z.shape[:2], weights.shape[1]), kernel.dtype)
+        parallel(multiply, len(rows(made)), grad_z.size * features, rows(grad_z), weights, rows(made))
         by_x = empty((*grad_z.shape[:2], features), kernel.dtype)
-        call(np.matmul, rows(grad_z[..., :columns]), kernel.T, rows(by_x))
+        call(np.copyto, by_x, made[..., :features])
         by_x = batch_first(by_x)
     if wanted[1]:
         by_kernel = over_time(inputs, grad_z, columns)
@@ -281,11 +288,7 @@ def over_time(values, grad_z, columns, out=None):
         call(np.matmul, rows(values).T, rows(grad_z[..., :columns]), out)
         return out
     made = empty((many, full_lanes(columns)), values.dtype)
-    args = rows(values), rows(grad_z), made
-    if values.size * columns < SHARED:
-        call(multiply_transposed, *args, 0, many)
-    else:
-        call(share, multiply_transposed, many, *args)
+    parallel(multiply_transposed, many, values.size * columns, rows(values), rows(grad_z), made)
     call(np.copyto, out, made[:, :columns])
     return out
 

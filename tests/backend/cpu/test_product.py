@@ -29,3 +29,11 @@ def test_multiply_transposed_writes_the_product_of_its_rows(inner, columns, low,
     wanted = np.full_like(out, np.nan)
     wanted[low:high] = a.T[low:high].astype("float64") @ b[:, :columns]
     np.testing.assert_allclose(out, wanted, rtol=0, atol=50 * np.finfo("f").eps * max(1, inner) ** 0.5)
+
+
+def test_more_rows_than_are_taken_together(rng):
+    a, w = rng.standard_normal((2 * IN_CACHE + 7, 5)), rng.standard_normal((5, PANEL))
+    panels, out = np.empty_like(w), np.empty((len(a), PANEL))
+    lay_in_panels(w, panels)
+    multiply(a, panels, out, 0, len(a))
+    np.testing.assert_allclose(out, a @ w, rtol=0, atol=1e-13)
