@@ -31,6 +31,7 @@ class Step:
     def begin(self) -> None:
         """Look once, before a run, at what does not change during it: where the weights are and which are penalized."""
         self.device = self.model.device
+        self.device.load()
         self.penalized = [w for w in self.model.trainable_weights if w.regularizer is not None]
 
     def begin_training(self) -> None:

@@ -9,8 +9,9 @@ from functools import cache
 import numpy as np
 
 from dlgpu.backend.cpu import recurrent_cells as cells
-from dlgpu.backend.cpu.jit import share
+from dlgpu.backend.cpu.arrays import by_reference, compiled
 from dlgpu.backend.cpu.product import LANES, lay_in_panels, multiply, multiply_transposed
+from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import recurrent as reference
 
@@ -21,7 +22,7 @@ SHARED = 1 << 21  # multiplications from which it pays to wake another thread
 @reference.simple_rnn.on("cpu")
 def simple_rnn(x, kernel, recurrent_kernel, bias, hidden, mask):
     if not compiled(x):
-        return reference.simple_rnn.reference(x, kernel, recurrent_kernel, bias, hidden, mask)
+        return by_reference(reference.simple_rnn, x, kernel, recurrent_kernel, bias, hidden, mask)
     inputs, absent = inputs_of(x, mask)
     units = len(recurrent_kernel)
     weights, kernel = packed(recurrent_kernel, [units]), packed(kernel, [units], bias=bias, ones=True)
@@ -34,7 +35,7 @@ def simple_rnn(x, kernel, recurrent_kernel, bias, hidden, mask):
 @reference.simple_rnn_backward.on("cpu")
 def simple_rnn_backward(kernel, recurrent_kernel, saved, grads, wanted):
     if not compiled(kernel):
-        return reference.simple_rnn_backward.reference(kernel, recurrent_kernel, saved, grads, wanted)
+        return by_reference(reference.simple_rnn_backward, kernel, recurrent_kernel, saved, grads, wanted)
     inputs, states, absent = saved
     arrived, grad_h = time_first(grads[0], states), final(grads[1], states)
     weights, product = backward_product(recurrent_kernel, states)
@@ -50,7 +51,7 @@ def simple_rnn_backward(kernel, recurrent_kernel, saved, grads, wanted):
 @reference.lstm.on("cpu")
 def lstm(x, kernel, recurrent_kernel, bias, hidden, cell, mask):
     if not compiled(x):
-        return reference.lstm.reference(x, kernel, recurrent_kernel, bias, hidden, cell, mask)
+        return by_reference(reference.lstm, x, kernel, recurrent_kernel, bias, hidden, cell, mask)
     inputs, absent = inputs_of(x, mask)
     units, halved = len(recurrent_kernel), (True, True, False, True)
     weights = packed(recurrent_kernel, [4 * units], halved)
@@ -65,7 +66,7 @@ def lstm(x, kernel, recurrent_kernel, bias, hidden, cell, mask):
 @reference.lstm_backward.on("cpu")
 def lstm_backward(kernel, recurrent_kernel, saved, grads, wanted):
     if not compiled(kernel):
-        return reference.lstm_backward.reference(kernel, recurrent_kernel, saved, grads, wanted)
+        return by_reference(reference.lstm_backward, kernel, recurrent_kernel, saved, grads, wanted)
     inputs, gates, states, memory, bounded, absent = saved
     arrived, grad_h, grad_c = time_first(grads[0], states), final(grads[1], states), final(grads[2], states)
     units = len(recurrent_kernel)
@@ -90,7 +91,7 @@ def lstm_backward(kernel, recurrent_kernel, saved, grads, wanted):
 @reference.gru.on("cpu")
 def gru(x, kernel, recurrent_kernel, bias, hidden, mask, reset_after):
     if not compiled(x):
-        return reference.gru.reference(x, kernel, recurrent_kernel, bias, hidden, mask, reset_after)
+        return by_reference(reference.gru, x, kernel, recurrent_kernel, bias, hidden, mask, reset_after)
     inputs, absent = inputs_of(x, mask)
     units, parts = len(recurrent_kernel), [2 * len(recurrent_kernel), len(recurrent_kernel)]
     weights, candidate = (packed(w, [w.shape[1]], h) for w, h in zip(split(recurrent_kernel), [(True,), (False,)]))
@@ -108,7 +109,7 @@ def gru(x, kernel, recurrent_kernel, bias, hidden, mask, reset_after):
 @reference.gru_backward.on("cpu")
 def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
     if not compiled(kernel):
-        return reference.gru_backward.reference(kernel, recurrent_kernel, saved, grads, wanted, reset_after)
+        return by_reference(reference.gru_backward, kernel, recurrent_kernel, saved, grads, wanted, reset_after)
     inputs, gates, states, inner, absent = saved
     arrived, grad_h = time_first(grads[0], states), final(grads[1], states)
     units = len(recurrent_kernel)
@@ -132,11 +133,6 @@ def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
     return by_x, by_kernel[:-1], by_recurrent, by_bias, grad_h
 
 
-def compiled(array):
-    """Whether loops are compiled for arrays like this."""
-    return array.dtype in (np.float32, np.float64)
-
-
 def whole(loop, weights, states, *args):
     """The loop over all steps of a sequence."""
     parallel(loop, states.shape[1], states.size * weights.shape[1], weights, *args)
@@ -147,7 +143,7 @@ def parallel(loop, many, work, *args):
     if work < SHARED:
         call(loop, *args, 0, many)
     else:
-        call(share, loop, many, *args)
+        call(share, loop, many, 1, *args)
 
 
 def inputs_of(x, mask):
