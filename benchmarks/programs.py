@@ -7,6 +7,7 @@ Each function returns another that trains one epoch and waits for the device.
 import importlib
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -25,8 +26,8 @@ def data(program: str) -> tuple[np.ndarray, np.ndarray]:
     return x, random.integers(0, 2, (rows, 1)).astype(np.float32)
 
 
-def keras_way(library: str, program: str) -> Callable[[], object]:
-    """The program in dlgpu or in Keras: the same lines for both."""
+def keras_model(library: str, program: str) -> Any:
+    """The program's model in dlgpu or in Keras: the same lines for both."""
     layers = importlib.import_module(f"{library}.layers")
     model = importlib.import_module(f"{library}.models").Sequential()
     if program == "fnn":
@@ -49,6 +50,12 @@ def keras_way(library: str, program: str) -> Callable[[], object]:
         model.compile(loss="mean_squared_error", optimizer="adam")
     else:
         model.compile(loss="binary_crossentropy", optimizer="adam", metrics=["accuracy"])
+    return model
+
+
+def keras_way(library: str, program: str) -> Callable[[], object]:
+    """The program in dlgpu or in Keras."""
+    model = keras_model(library, program)
     x, y = data(program)
     return lambda: model.fit(x, y, epochs=1, batch_size=BATCH, verbose=0)
 

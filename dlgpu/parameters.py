@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dlgpu.backend.devices import array_namespace, device_of
-from dlgpu.tensor import Tensor
+from dlgpu.tensor import Tensor, beside
 
 ALIGNMENT = 256  # bytes; what vector loads and all-reduce like
 
@@ -90,7 +90,7 @@ class FlatParameters:
             if gradient is None:
                 view[...] = 0
             else:
-                array_namespace(gradient.array).copyto(view, gradient.array)  # which a recording notes
+                array_namespace(view).copyto(view, beside(gradient, view))  # which a recording notes
 
 
 def flatten(parameters: Sequence[Parameter], held: Sequence[FlatParameters] = ()) -> list[FlatParameters]:

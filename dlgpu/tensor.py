@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlgpu import autograd
-from dlgpu.backend.devices import Device, current_device, device, device_of, to_host
+from dlgpu.backend.devices import Device, current_device, device, device_of, native, to_host
 from dlgpu.backend.dispatch import is_floating, is_numeric
 
 
@@ -15,8 +15,8 @@ class Tensor:
     """A plain `numpy.ndarray` or `cupy.ndarray` that operations in `dlgpu.ops` can differentiate through.
 
     Args:
-        value: an array, which is kept as it is and not copied; a Tensor, whose array is shared; or numbers or nested
-            lists of them, of which floats become float32.
+        value: an array, which is kept as it is and not copied, as is the memory of another library's (by DLPack); a
+            Tensor, whose array is shared; or numbers or nested lists of them, of which floats become float32.
         dtype: convert to this dtype.
         device: move to this device; an array stays where it is by default, numbers go to the current device.
         requires_grad: whether gradients with respect to this tensor are wanted.
@@ -104,7 +104,7 @@ class Tensor:
             if self.size != 1:
                 raise ValueError(f"backward() of a tensor of shape {self.shape} needs a gradient of that shape")
             return wrap(device_of(self.array).array_namespace.ones_like(self.array))
-        gradient = as_tensor(gradient, self.dtype, self.device)
+        gradient = as_tensor(gradient, self.dtype, self.device).to(self.device)
         if gradient.shape != self.shape:
             raise ValueError(f"expected a gradient of shape {self.shape}, got {gradient.shape}")
         return gradient
@@ -138,7 +138,7 @@ class Tensor:
         return int(self.item())
 
     def __index__(self) -> int:
-        return self.array.__index__()
+        return self.numpy().__index__()
 
     def __format__(self, spec: str) -> str:
         return format(self.item() if spec else str(self), spec)  # f"{loss:.4f}"
@@ -188,24 +188,32 @@ class OutputNode(autograd.Node):
 
 def to_array(value: Any, dtype: Any = None, where: str | Device | None = None) -> Any:
     """`value` as a bare array; see Tensor for the rules."""
+    value = native(value)
     if where is not None:
         target = device(where)
     elif isinstance(value, np.ndarray) or hasattr(value, "__cuda_array_interface__"):
         target = device_of(value)
     else:
         target = current_device()
-        if dtype is None and not hasattr(value, "dtype"):
+        if not hasattr(value, "dtype"):
             value = np.asarray(value)
-            dtype = np.float32 if value.dtype.kind == "f" else None
-    array = target.asarray(value, dtype)
-    if not is_numeric(array):
-        raise TypeError(f"expected numbers or booleans, got {type(value).__name__} of dtype {array.dtype}")
-    return array
+            dtype = np.float32 if dtype is None and value.dtype.kind == "f" else dtype
+    if not hasattr(value, "dtype"):
+        value = np.asarray(value)
+    if not is_numeric(value):
+        raise TypeError(f"expected numbers or booleans, got {type(value).__name__} of dtype {value.dtype}")
+    return target.asarray(value, dtype)
 
 
 def as_tensor(value: Any, dtype: Any = None, device: str | Device | None = None) -> Tensor:
     """A Tensor as it is; anything else as `Tensor(value, dtype, device)`."""
     return value if isinstance(value, Tensor) else Tensor(value, dtype, device)
+
+
+def beside(value: Any, array: Any) -> Any:
+    """`value` (a Tensor, an array or numbers) as a bare array on the device of `array`."""
+    value = value.array if isinstance(value, Tensor) else to_array(value)
+    return value if type(value) is type(array) else device_of(array).asarray(value)
 
 
 def wrap(array: Any, edge: tuple[autograd.Node, int] | None = None) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from dlgpu import ops
+from dlgpu.backend.devices import current_device
 from dlgpu.tensor import Tensor
 
 
@@ -56,7 +57,7 @@ def gradcheck(
 
 def _compare(function: Callable, arrays: list, which: str, eps: float, tolerance: float) -> None:
     positions = [i for i, x in enumerate(arrays) if _is_floating(x)]
-    grads = ops.grad(function, positions)(*arrays)
+    grads = ops.grad(function, positions)(*arrays_as_tensors(arrays))
     for position, grad in zip(positions, grads):
         x = arrays[position]
         if grad.shape != x.shape or grad.dtype != x.dtype:
@@ -84,8 +85,9 @@ def _compare(function: Callable, arrays: list, which: str, eps: float, tolerance
 
 
 def arrays_as_tensors(arrays: list) -> list:
-    """Arrays as constant Tensors; everything else as it is."""
-    return [Tensor(x.copy()) if isinstance(x, np.ndarray) else x for x in arrays]
+    """Arrays as constant Tensors of the current device; everything else as it is."""
+    device = current_device()
+    return [Tensor(x.copy(), device=device) if isinstance(x, np.ndarray) else x for x in arrays]
 
 
 def _is_floating(x: Any) -> bool:

@@ -180,7 +180,8 @@ extern "C" __global__ void __launch_bounds__(256) convolution_forward(
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) convolution_forward_direct(
+// Four blocks a multiprocessor: left alone, the compiler aims at more and spills registers.
+extern "C" __global__ void __launch_bounds__(256, 4) convolution_forward_direct(
     const T* x, const T* kernel, const T* bias, T* output, T* z, long long batch, int height, int width, int channels,
     int out_height, int out_width, int filters, int groups, int kernel_height, int kernel_width, int stride_down,
     int stride_across, int top, int left, int dilation_down, int dilation_across) {
@@ -220,7 +221,7 @@ extern "C" __global__ void __launch_bounds__(256) convolution_data(
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) convolution_data_direct(
+extern "C" __global__ void __launch_bounds__(256, 4) convolution_data_direct(
     const T* grad, const T* kernel, T* grad_x, long long batch, int height, int width, int channels, int out_height,
     int out_width, int filters, int groups, int kernel_height, int kernel_width, int stride_down, int stride_across,
     int top, int left, int dilation_down, int dilation_across) {

@@ -50,7 +50,7 @@ extern "C" __global__ void max_pool(
             for (int i = down.first; i < down.last; i++) {
                 for (int j = across.first; j < across.last; j++) {
                     A value = A(image[((long long)i * width + j) * channels + channel]);
-                    if (value > largest || value != value) {
+                    if (value > largest || (value != value && largest == largest)) {  // the first NaN stays
                         largest = value;
                         index = (i - down.first + down.skipped) * window_across + j - across.first + across.skipped;
                     }

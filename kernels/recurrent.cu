@@ -67,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(1024) simple_rnn_gradient(
 }
 
 // `gates` comes as x @ kernel + bias and leaves as i, f, g, o.
-extern "C" __global__ void __launch_bounds__(1024) lstm_forward(
+extern "C" __global__ void __launch_bounds__(1024, 1) lstm_forward(
     const T* recurrent, T* gates, const bool* mask, T* states, T* cells, int time, int units) {
     extern __shared__ A shared[];  // h and c, (2, units)
     A *h = shared, *c = shared + units;

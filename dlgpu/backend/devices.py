@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import ModuleType
@@ -15,6 +16,7 @@ import numpy as np
 from dlgpu.backend.traced import Traced
 from dlgpu.errors import DeviceError, unknown_name
 
+KDL_CUDA, KDL_CUDA_MANAGED = 2, 13  # DLPack's numbers of memory that a GPU computes on
 INSTALL_CUPY = "pip install 'dlgpu[cuda12]' or 'dlgpu[cuda13]', to match the version that nvidia-smi prints"
 
 
@@ -50,9 +52,10 @@ class Device:
         """`value` as an array on this device; no copy when it is one already.
 
         Args:
-            value: an array of any device, or whatever `numpy.asarray` takes.
+            value: an array of any device and library, or whatever `numpy.asarray` takes.
             dtype: the dtype to convert to; the value's own by default.
         """
+        value = native(value)
         if self.on_host:
             if type(value) is Traced:  # must stay one
                 return value if dtype is None or value.dtype == dtype else value.astype(dtype)
@@ -66,6 +69,15 @@ class Device:
             return np.empty(shape, dtype)
         with self.array_namespace.cuda.Device(self.index):
             return self.array_namespace.empty(shape, dtype)
+
+    def sender(self) -> Callable[[Sequence, Sequence], list]:
+        """A function that moves batches here, for a run of many: of a list of arrays and one of dtypes (or None).
+
+        On a GPU the copies run beside the computation; a batch's arrays last until the batch after the next.
+        """
+        if self.on_host:
+            return lambda arrays, dtypes: [self.asarray(a, d) for a, d in zip(arrays, dtypes)]
+        return importlib.import_module("dlgpu.backend.cuda.staging").Staging(self.index)
 
     def __enter__(self) -> "Device":
         _stack.set((*_stack.get(), self))
@@ -148,10 +160,37 @@ def current_device() -> Device:
 
 
 def array_namespace(array: Any) -> ModuleType:
-    """The library that an array belongs to: the module `numpy` or `cupy`."""
+    """The library that an array belongs to: the module `numpy` or `cupy`.
+
+    Raises:
+        TypeError: it is neither's.
+    """
     if isinstance(array, (np.ndarray, np.generic)):
         return np
-    return sys.modules[type(array).__module__.partition(".")[0]]
+    if not _is_cupys(array):
+        raise TypeError(f"expected an array of NumPy or CuPy, got {type(array).__module__}.{type(array).__qualname__}")
+    return sys.modules["cupy"]
+
+
+def _is_cupys(array: Any) -> bool:
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray)
+
+
+def native(value: Any) -> Any:
+    """Another library's array, such as PyTorch's, as NumPy's or CuPy's in the same memory; anything else as it is.
+
+    Raises:
+        BufferError, RuntimeError: the other library does not hand it over, as PyTorch where it requires gradients.
+    """
+    if isinstance(value, (np.ndarray, np.generic)) or _is_cupys(value):
+        return value
+    if hasattr(value, "__dlpack_device__"):
+        kind, index = value.__dlpack_device__()
+        if kind in (KDL_CUDA, KDL_CUDA_MANAGED):
+            return device(f"cuda:{int(index)}").array_namespace.from_dlpack(value)
+        return np.asarray(value) if hasattr(value, "__array__") else np.from_dlpack(value)
+    return device("cuda").array_namespace.asarray(value) if hasattr(value, "__cuda_array_interface__") else value
 
 
 def device_of(array: Any) -> Device:
@@ -163,4 +202,4 @@ def device_of(array: Any) -> Device:
 
 def to_host(value: Any) -> Any:
     """A device's array as a NumPy array (a synchronizing copy); anything else as it is."""
-    return value.get() if hasattr(value, "__cuda_array_interface__") and hasattr(value, "get") else value
+    return value.get() if _is_cupys(value) else value

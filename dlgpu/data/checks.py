@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from dlgpu.backend.devices import native
 from dlgpu.backend.dispatch import array_namespace, is_numeric
 from dlgpu.data.structure import leaves
 from dlgpu.tensor import Tensor
@@ -20,6 +21,7 @@ def as_array(value: Any, name: str) -> Any:
     """
     if isinstance(value, Tensor):
         value = value.array
+    value = native(value)
     if not hasattr(value, "__cuda_array_interface__"):
         try:
             value = np.asarray(value)

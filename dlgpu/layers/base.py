@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dlgpu import initializers
-from dlgpu.backend.devices import current_device
+from dlgpu.backend.devices import Device, current_device, to_host
 from dlgpu.data.structure import leaves, map_shapes, map_structure
 from dlgpu.layers.symbol import Call, is_symbolic
 from dlgpu.ops.elementwise import astype
@@ -116,6 +116,7 @@ class Layer(Configurable):
         inputs = map_structure(self._convert, inputs)
         if not self.built:
             self._build(map_structure(lambda t: (None, *t.shape[1:]), inputs))
+            inputs = map_structure(self._convert, inputs)  # there are weights now, perhaps on another device
         before = _state.training
         _state.training = before if training is None else bool(training)
         try:
@@ -175,7 +176,7 @@ class Layer(Configurable):
             if isinstance(mask, list) and all(m is None for m in mask):
                 mask = None
         else:
-            mask = map_structure(as_tensor, mask)
+            mask = map_structure(lambda m: as_tensor(m, device=leaves(inputs)[0].device), mask)
         if "mask" in takes:
             kwargs["mask"] = mask
         else:
@@ -197,7 +198,10 @@ class Layer(Configurable):
 
     def _convert(self, value: Any) -> Tensor:
         # a device is named for lists, which otherwise become float32 before they become the layer's dtype
-        tensor = as_tensor(value, device=None if hasattr(value, "dtype") else current_device())
+        tensor = value if isinstance(value, Tensor) else Tensor(value, device=self.device)
+        if self._weights and type(tensor.array) is not type(self._weights[0].array):
+            mask, tensor = tensor.mask, tensor.to(self._weights[0].device)
+            tensor.mask = mask if mask is None else mask.to(tensor.device)
         if self.autocast and tensor.dtype != self.dtype:
             mask, tensor = tensor.mask, astype(tensor, self.dtype)
             tensor.mask = mask
@@ -236,7 +240,7 @@ class Layer(Configurable):
             dtype: the layer's by default.
         """
         dtype = np.dtype(dtype or self.dtype)
-        drawn = np.array(initializers.get(initializer)(tuple(shape), dtype=dtype), dtype, order="C")
+        drawn = np.array(to_host(initializers.get(initializer)(tuple(shape), dtype=dtype)), dtype, order="C")
         if drawn.shape != tuple(shape):
             self.fail(f"expected {initializer!r} to make {name} of shape {tuple(shape)}, got {drawn.shape}")
         made = Parameter(
@@ -259,6 +263,12 @@ class Layer(Configurable):
         for layer in self.sublayers():
             found += layer.weights
         return list({id(w): w for w in found}.values())
+
+    @property
+    def device(self) -> Device:
+        """The device of the weights; the current one for a layer without any."""
+        first = next((w for layer in self._with_inner() for w in layer._weights), None)
+        return current_device() if first is None else first.device
 
     @property
     def trainable_weights(self) -> list[Parameter]:

@@ -152,10 +152,12 @@ class Recurrent(Noise, abstract=True):
                 f"is stateful and has the states of a batch of {len(self.states[0])}; got a batch of {len(inputs)}. "
                 "Call reset_state() before a batch of another size"
             )
-        return [wrap(s.array.copy()) for s in self.states]  # the tape may need them after they have been overwritten
+        return [
+            self._convert(wrap(s.array.copy())) for s in self.states
+        ]  # the tape may need them after they have been overwritten
 
     def _carry(self, states: list) -> None:
-        if not self.states or self.states[0].shape != states[0].shape:
+        if [(s.shape, s.device) for s in self.states] != [(s.shape, s.device) for s in states]:
             self.states = [wrap(array_namespace(s.array).empty_like(s.array, order="C")) for s in states]
         for own, state in zip(self.states, states):
             own.array[...] = state.array

@@ -138,9 +138,9 @@ class PresetLoss(FunctionLoss, abstract=True):
 
 
 def as_labels(value: Any, like: Tensor) -> Tensor:
-    """`value` as a Tensor beside `like`; a list keeps the precision of its numbers."""
+    """`value` as a Tensor on the device of `like`; a list keeps the precision of its numbers."""
     if isinstance(value, Tensor):
-        return value
+        return value if type(value.array) is type(like.array) else value.to(like.device)
     return Tensor(value if hasattr(value, "dtype") else np.asarray(value), device=like.device)
 
 

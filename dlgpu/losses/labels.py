@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from dlgpu.backend.devices import native, to_host
 from dlgpu.backend.dispatch import is_numeric
 from dlgpu.tensor import Tensor
 
@@ -14,7 +15,7 @@ def host_labels(loss: str, y_true: Any) -> np.ndarray:
     Raises:
         ValueError: they are strings or objects.
     """
-    labels = y_true.numpy() if isinstance(y_true, Tensor) else np.asarray(y_true)
+    labels = y_true.numpy() if isinstance(y_true, Tensor) else np.asarray(to_host(native(y_true)))
     if not is_numeric(labels):
         raise ValueError(f"{loss}: expected labels that are numbers, got dtype {labels.dtype}")
     return labels

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from dlgpu.autograd import no_grad
-from dlgpu.backend.devices import current_device
+from dlgpu.backend.devices import Device, current_device, device
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.initializers import Initializer
 from dlgpu.losses import Loss
 from dlgpu.losses.base import same_rank, weights_along
 from dlgpu.saving.configurable import Configurable, function_named, snake_case
-from dlgpu.tensor import Tensor, to_array, wrap
+from dlgpu.tensor import Tensor, beside, to_array, wrap
 
 
 class Variable(Tensor):
@@ -20,11 +20,11 @@ class Variable(Tensor):
 
     def assign(self, value: Any) -> None:
         """Overwrite the values."""
-        self.array[...] = bare(value)
+        self.array[...] = beside(value, self.array)
 
     def assign_add(self, value: Any) -> None:
         """Add to the values."""
-        self.array += bare(value)
+        self.array += beside(value, self.array)
 
     def __iadd__(self, value: Any) -> "Variable":  # type: ignore[misc, override]
         self.assign_add(value)
@@ -82,6 +82,18 @@ class Metric(Configurable):
         for variable in self.variables:
             variable.array[...] = 0
 
+    def to(self, target: str | Device) -> "Metric":
+        """Move the state to a device; returns the metric."""
+        for variable in self.variables:
+            variable.array = device(target).asarray(variable.array)
+        return self
+
+    def bare(self, value: Any) -> Any:
+        """A Tensor, an array or numbers as a bare array on the device of the state."""
+        if self.variables:
+            return beside(value, self.variables[0].array)
+        return current_device().asarray(value.array if isinstance(value, Tensor) else to_array(value))
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.update_state(*args, **kwargs)
         return self.result()
@@ -98,9 +110,9 @@ class Sum(Metric):
         self.total = self.add_variable()
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
-        values = bare(values)
+        values = self.bare(values)
         if sample_weight is not None:
-            values = values * spread_weight(bare(sample_weight), values)
+            values = values * spread_weight(sample_weight, values)
         self.total.array += values.sum()
 
     def result(self) -> Tensor:
@@ -119,7 +131,7 @@ class Mean(Metric):
         self.count = self.add_variable()
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
-        self.add(bare(values), None if sample_weight is None else bare(sample_weight))
+        self.add(self.bare(values), None if sample_weight is None else self.bare(sample_weight))
 
     def add(self, values: Any, weight: Any = None) -> None:
         """Add a batch of values, a bare array (batch, ...), each with its weight, a bare array or None."""
@@ -151,14 +163,13 @@ class SampleMean(Mean, abstract=True):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
         mask = y_pred.mask if isinstance(y_pred, Tensor) else None
-        y_true = y_true.array if isinstance(y_true, Tensor) else to_array(y_true)
-        y_pred = y_pred.array if isinstance(y_pred, Tensor) else to_array(y_pred)
-        values = self.values(y_true, y_pred)
+        values = self.values(self.bare(y_true), self.bare(y_pred))
         if isinstance(values, Tensor):
             if values.mask is not None:
                 mask = values.mask if mask is None else mask * values.mask
             values = values.array
-        self.add(values, None if sample_weight is None and mask is None else masked_weight(sample_weight, mask))
+        weight = None if sample_weight is None else self.bare(sample_weight)
+        self.add(values, weight if mask is None else masked_weight(weight, self.bare(mask)))
 
     def values(self, y_true: Any, y_pred: Any) -> Any:
         """A value for each sample or element, from bare arrays of labels and predictions (batch, ...).
@@ -192,11 +203,6 @@ class MeanMetricWrapper(SampleMean):
         return values if isinstance(values, Tensor) else to_array(values)
 
 
-def bare(value: Any) -> Any:
-    """The array of a Tensor; numbers and lists as an array."""
-    return value.array if isinstance(value, Tensor) else to_array(value)
-
-
 def ratio(a: Any, b: Any) -> Any:
     """a / b, and 0 where b is 0."""
     xp = array_namespace(b)
@@ -214,12 +220,10 @@ def aligned(metric: Metric, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
 
 def spread_weight(weight: Any, like: Any) -> Any:
     """A weight of (batch,), (batch, 1) or more axes for each element of `like`."""
-    return array_namespace(like).broadcast_to(weights_along(weight, like.shape, "sample_weight"), like.shape)
+    weight = weights_along(beside(weight, like), like.shape, "sample_weight")
+    return array_namespace(like).broadcast_to(weight, like.shape)
 
 
 def masked_weight(sample_weight: Any, mask: Any) -> Any:
-    """sample_weight with 0 at masked steps, as a bare array."""
-    if mask is None:
-        return bare(sample_weight)
-    mask = bare(mask)
-    return mask.astype("float32") if sample_weight is None else mask * spread_weight(bare(sample_weight), mask)
+    """sample_weight, None for ones, with 0 at masked steps; bare arrays."""
+    return mask.astype("float32") if sample_weight is None else mask * spread_weight(sample_weight, mask)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from dlgpu.backend.devices import current_device
+from dlgpu.backend.devices import Device, current_device, device
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import embedding as kernels
-from dlgpu.metrics.base import Metric, aligned, bare, ratio, spread_weight
+from dlgpu.metrics.base import Metric, aligned, ratio, spread_weight
 from dlgpu.tensor import Tensor, wrap
 
 LEFT_OUT = -1e10  # the score of predictions that are not among the top k
@@ -45,9 +45,14 @@ class ConfusionMetric(Metric, abstract=True):
         self._sorted = current_device().asarray(np.sort(self.thresholds).astype(np.float32))
         self.histograms = self.add_variable((2, len(self.thresholds) + 1))
 
+    def to(self, target: str | Device) -> "ConfusionMetric":
+        super().to(target)
+        self._ranks, self._sorted = (device(target).asarray(a) for a in (self._ranks, self._sorted))
+        return self
+
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        y_true, y_pred = aligned(self, bare(y_true), bare(y_pred))
-        weight = None if sample_weight is None else spread_weight(bare(sample_weight), y_pred)
+        y_true, y_pred = aligned(self, self.bare(y_true), self.bare(y_pred))
+        weight = None if sample_weight is None else spread_weight(sample_weight, y_pred)
         if self.top_k is not None:
             xp = array_namespace(y_pred)
             ranks = xp.argsort(xp.argsort(-y_pred, axis=-1, kind="stable"), axis=-1)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from dlgpu.backend.dispatch import array_namespace
-from dlgpu.metrics.base import Metric, aligned, bare, ratio, spread_weight
+from dlgpu.metrics.base import Metric, aligned, ratio, spread_weight
 from dlgpu.tensor import Tensor, wrap
 
 EPSILON = 1e-7  # added to denominators
@@ -44,7 +44,7 @@ class FBetaScore(Metric):
         self.threshold = threshold
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        y_true, y_pred = aligned(self, bare(y_true), bare(y_pred))
+        y_true, y_pred = aligned(self, self.bare(y_true), self.bare(y_pred))
         if y_pred.ndim != 2:
             raise ValueError(f"{self.name}: expected predictions of shape (batch, classes), got {y_pred.shape}")
         if not self.variables:
@@ -53,7 +53,7 @@ class FBetaScore(Metric):
             positive = (y_pred >= y_pred.max(axis=-1, keepdims=True)) & (abs(y_pred) > 1e-9)
         else:
             positive = y_pred > self.threshold
-        weight = 1 if sample_weight is None else spread_weight(bare(sample_weight), y_pred)
+        weight = 1 if sample_weight is None else spread_weight(sample_weight, y_pred)
         for total, part in zip(self.counts.array, (positive * y_true, positive, y_true)):
             total += (part * weight).sum(axis=0)
 

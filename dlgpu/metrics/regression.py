@@ -3,7 +3,7 @@
 from typing import Any
 
 from dlgpu.backend.dispatch import array_namespace
-from dlgpu.metrics.base import Metric, SampleMean, aligned, bare, ratio, spread_weight
+from dlgpu.metrics.base import Metric, SampleMean, aligned, ratio, spread_weight
 from dlgpu.tensor import Tensor, wrap
 
 
@@ -61,14 +61,14 @@ class R2Score(Metric):
         self.class_aggregation = class_aggregation
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        y_true, y_pred = aligned(self, bare(y_true), bare(y_pred))
+        y_true, y_pred = aligned(self, self.bare(y_true), self.bare(y_pred))
         if y_pred.ndim != 2:
             raise ValueError(f"{self.name}: expected predictions of shape (batch, outputs), got {y_pred.shape}")
         if not self.variables:
             self.sums = self.add_variable((4, y_pred.shape[1]))
         y_true, y_pred = y_true.astype(self.dtype), y_pred.astype(self.dtype)
         ones = array_namespace(y_pred).ones_like(y_pred)
-        weight = ones if sample_weight is None else spread_weight(bare(sample_weight), y_pred)
+        weight = ones if sample_weight is None else spread_weight(sample_weight, y_pred)
         parts = weight, weight * y_true, weight * y_true * y_true, weight * (y_true - y_pred) ** 2
         for total, part in zip(self.sums.array, parts):
             total += part.sum(axis=0)

@@ -55,7 +55,7 @@ def dense(x: Any, kernel: Tensor, bias: Tensor | None = None, activation: Activa
     name = fused_name(activation)
     if name is None:
         return activation(dense(x, kernel, bias))  # type: ignore[operator]
-    x = astype(floating(x), kernel.dtype)
+    x = astype(floating(x if isinstance(x, Tensor) else Tensor(x, device=kernel.device)), kernel.dtype)
     if kernel.ndim != 2 or x.ndim == 0 or x.shape[-1] != kernel.shape[0]:
         raise ValueError(
             f"dense: expected x (..., features) and a kernel (features, units), got {x.shape} and {kernel.shape}"

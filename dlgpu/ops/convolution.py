@@ -14,7 +14,7 @@ from dlgpu.backend.reference import convolution as kernels
 from dlgpu.ops.activation import Activation, checked_bias, fused_name
 from dlgpu.ops.activation import activation as fused_activation
 from dlgpu.ops.differentiation import with_composite
-from dlgpu.ops.elementwise import astype, floating, raw
+from dlgpu.ops.elementwise import astype, floating, raw, together
 from dlgpu.ops.shape import reshape
 from dlgpu.tensor import Tensor, record, wrap
 
@@ -203,7 +203,7 @@ def _kernel_gradient(x: Tensor, grad: Tensor, window: tuple, geometry: Geometry)
 
 def _operands(x: Any, kernel: Any) -> tuple[Tensor, Tensor]:
     """Both as floating Tensors of one dtype."""
-    x, kernel = floating(x), floating(kernel)
+    x, kernel = map(floating, together(x, kernel))
     if x.dtype != kernel.dtype:
         common = np.result_type(x.dtype, kernel.dtype)
         x, kernel = astype(x, common), astype(kernel, common)

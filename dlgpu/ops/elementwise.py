@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dlgpu.backend.dispatch import array_namespace, is_floating
+from dlgpu.errors import DeviceError
 from dlgpu.tensor import Tensor, as_tensor, record, wrap
 
 
@@ -20,7 +21,7 @@ def floating(x: Any) -> Tensor:
 
 
 def operands(a: Any, b: Any) -> tuple[Any, Any]:
-    """Both as Tensors of dtypes that go together; a Python number stays a number beside a Tensor."""
+    """Both as Tensors of dtypes that go together, on one device; a Python number stays a number beside a Tensor."""
     a_number, b_number = isinstance(a, (int, float)), isinstance(b, (int, float))
     if a_number and b_number:
         return Tensor(a), b
@@ -30,11 +31,27 @@ def operands(a: Any, b: Any) -> tuple[Any, Any]:
     if a_number:
         b = as_tensor(b)
         return (float(a), floating(b)) if isinstance(a, float) else (a, b)
-    a = as_tensor(a)
-    b = as_tensor(b)
+    a, b = together(a, b)
     if a.dtype != b.dtype and is_floating(a) != is_floating(b):
         return (a, astype(b, a.dtype)) if is_floating(a) else (astype(a, b.dtype), b)
     return a, b
+
+
+def together(*values: Any) -> list[Tensor]:
+    """All as Tensors on one device: single numbers, and what is no Tensor, go where the first Tensor is.
+
+    Raises:
+        DeviceError: there are Tensors of different devices.
+    """
+    tensors = [as_tensor(v) for v in values]
+    if all(type(t.array) is type(tensors[0].array) for t in tensors):
+        return tensors
+    fixed = [v for v in values if isinstance(v, Tensor) and v.ndim]
+    device = (fixed or tensors)[0].device
+    for tensor in fixed:
+        if tensor.device != device:
+            raise DeviceError(f"one operand is on {device}, another on {tensor.device}: move one of them with .to()")
+    return [t.to(device) for t in tensors]
 
 
 def raw(x: Any) -> Any:
@@ -249,8 +266,8 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """`a` where condition holds, else `b`; nothing flows to the one that was not chosen."""
-    condition = as_tensor(condition, bool)
     a, b = operands(a, b)
+    condition = together(condition, *[x for x in (a, b) if isinstance(x, Tensor)])[0]
     chosen = condition.array.astype(bool, copy=False)
     return record(
         array_namespace(chosen).where(chosen, raw(a), raw(b)),

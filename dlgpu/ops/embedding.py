@@ -5,7 +5,7 @@ from typing import Any
 
 from dlgpu.backend.reference import embedding as kernels
 from dlgpu.ops.shape import reshape
-from dlgpu.tensor import Tensor, as_tensor, record
+from dlgpu.tensor import Tensor, as_tensor, beside, record, wrap
 
 
 def gather(table: Any, indices: Any) -> Tensor:
@@ -21,7 +21,7 @@ def gather(table: Any, indices: Any) -> Tensor:
         ValueError: an index is out of range.
     """
     table = as_tensor(table)
-    indices = _integers("gather", indices)
+    indices = _integers("gather", indices, table)
     if table.ndim == 0:
         raise ValueError("gather: the table needs at least one dimension")
     rest = table.shape[1:]
@@ -45,7 +45,7 @@ def scatter_add(values: Any, indices: Any, rows: int) -> Tensor:
         ValueError: an index is out of range, or shapes do not fit.
     """
     values = as_tensor(values)
-    indices = _integers("scatter_add", indices)
+    indices = _integers("scatter_add", indices, values)
     if values.shape[: indices.ndim] != indices.shape:
         raise ValueError(f"scatter_add: values of shape {values.shape} do not fit indices of shape {indices.shape}")
     rest = values.shape[indices.ndim :]
@@ -55,8 +55,8 @@ def scatter_add(values: Any, indices: Any, rows: int) -> Tensor:
     return reshape(record(array, (flat,), lambda grad: (gather(grad, places),)), (rows, *rest))
 
 
-def _integers(name: str, indices: Any) -> Tensor:
-    indices = as_tensor(indices)
+def _integers(name: str, indices: Any, like: Tensor) -> Tensor:
+    indices = wrap(beside(indices, like.array))
     if indices.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integer indices, got {indices.dtype}")
     return indices

@@ -7,10 +7,10 @@ from typing import Any
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import normalization as kernels
 from dlgpu.ops.differentiation import with_composite
-from dlgpu.ops.elementwise import floating, raw, sqrt, square
+from dlgpu.ops.elementwise import floating, raw, sqrt, square, together
 from dlgpu.ops.reduction import mean, sum
 from dlgpu.ops.shape import axes_of, axis_of, reshape, transpose
-from dlgpu.tensor import Tensor, as_tensor, record, wrap
+from dlgpu.tensor import Tensor, beside, record, wrap
 
 
 def batch_normalization(
@@ -38,7 +38,7 @@ def batch_normalization(
     """
     x = floating(x)
     channels = _check("batch_normalization", x, axis, scale, offset)
-    places = None if mask is None else _places(mask, x.shape, axis_of(axis, x.ndim))
+    places = None if mask is None else _places(mask, x.array, axis_of(axis, x.ndim))
     rows, back = _as_rows(x, (axis_of(axis, x.ndim),), channels)
     array, average, variance = kernels.batch_normalization(rows.array, raw(scale), raw(offset), epsilon, places)
     inputs = (rows, scale, offset)
@@ -80,7 +80,7 @@ def normalize(
     Raises:
         ValueError: shapes that do not fit.
     """
-    x, average, variance = floating(x), floating(average), floating(variance)
+    x, average, variance = map(floating, together(x, average, variance))
     channels = _check("normalize", x, axis, scale, offset, average, variance)
     rows, back = _as_rows(x, (axis_of(axis, x.ndim),), channels)
     inputs = (rows, average, variance, scale, offset)
@@ -151,12 +151,12 @@ def _check(name: str, x: Tensor, axis: int, *others: Tensor | None) -> int:
     return channels
 
 
-def _places(mask: Any, shape: tuple, axis: int) -> Any:
-    """The mask as a bare array with a boolean for each row."""
-    mask = as_tensor(mask)
+def _places(mask: Any, x: Any, axis: int) -> Any:
+    """The mask as a bare array with a boolean for each row of x, a bare array."""
+    mask, shape = beside(mask, x), x.shape
     if axis != len(shape) - 1 or mask.shape != shape[: mask.ndim] or mask.ndim == len(shape):
         raise ValueError(f"batch_normalization: a mask of shape {mask.shape} does not fit inputs of shape {shape}")
-    wide = mask.array.astype(bool).reshape(mask.shape + (1,) * (len(shape) - 1 - mask.ndim))
+    wide = mask.astype(bool).reshape(mask.shape + (1,) * (len(shape) - 1 - mask.ndim))
     return array_namespace(wide).broadcast_to(wide, shape[:-1]).reshape(-1)
 
 

@@ -70,16 +70,18 @@ class Generator:
         self, shape: Any = (), low: float = 0.0, high: float = 1.0, dtype: Any = np.float32, device: Any = None
     ) -> Any:
         """Uniform in [low, high), on a grid of 2**24 points, or 2**53 for float64; rounding may reach `high`."""
-        out = _empty(shape, dtype, device)
-        kernels.random_uniform(out, low, high, *self.take(out.size * _words(out)))
+        with _place(device) as place:
+            out = place.empty(shape, dtype)
+            kernels.random_uniform(out, low, high, *self.take(out.size * _words(out)))
         return out
 
     def normal(
         self, shape: Any = (), mean: float = 0.0, stddev: float = 1.0, dtype: Any = np.float32, device: Any = None
     ) -> Any:
         """Normally distributed with this mean and standard deviation."""
-        out = _empty(shape, dtype, device)
-        kernels.random_normal(out, mean, stddev, *self.take((out.size + 1) * _words(out)))
+        with _place(device) as place:
+            out = place.empty(shape, dtype)
+            kernels.random_normal(out, mean, stddev, *self.take((out.size + 1) * _words(out)))
         return out
 
     def integers(
@@ -93,8 +95,9 @@ class Generator:
         low, high = (0, low) if high is None else (low, high)
         if not 0 < high - low <= 2**32:
             raise ValueError(f"expected a range of 1 to 2**32 integers, got [{low}, {high})")
-        out = _empty(shape, dtype, device)
-        kernels.random_integers(out, low, high, *self.take(out.size * 2))
+        with _place(device) as place:
+            out = place.empty(shape, dtype)
+            kernels.random_integers(out, low, high, *self.take(out.size * 2))
         return out
 
     def bernoulli(self, shape: Any = (), probability: float = 0.5, device: Any = None) -> Any:
@@ -105,18 +108,20 @@ class Generator:
         """
         if not 0 <= probability <= 1:
             raise ValueError(f"expected a probability in [0, 1], got {probability}")
-        out = _empty(shape, bool, device)
-        start = self.take(out.size)
-        if probability == 1:
-            out[...] = True
-        else:
-            kernels.random_bernoulli(out, probability, *start)
+        with _place(device) as place:
+            out = place.empty(shape, bool)
+            start = self.take(out.size)
+            if probability == 1:
+                out[...] = True
+            else:
+                kernels.random_bernoulli(out, probability, *start)
         return out
 
     def permutation(self, n: int, device: Any = "cpu") -> Any:
         """The integers 0 ... n - 1 in random order, (n,) int64; on the host, to shuffle data there, by default."""
-        out = _empty(n, np.int64, device)
-        kernels.random_permutation(out, *self.take(2 * n))
+        with _place(device) as place:
+            out = place.empty(n, np.int64)
+            kernels.random_permutation(out, *self.take(2 * n))
         return out
 
     def __repr__(self) -> str:
@@ -170,8 +175,9 @@ def _dropped(x: Tensor, rate: float, seed: int, counter: int, shape: tuple) -> T
     return record(array, (x,), lambda grad: (_dropped(grad, rate, seed, counter, shape),))
 
 
-def _empty(shape: Any, dtype: Any, where: str | Device | None) -> Any:
-    return (current_device() if where is None else device(where)).empty(shape, dtype)
+def _place(where: str | Device | None) -> Device:
+    """The device to draw on: the current one, if none is named."""
+    return current_device() if where is None else device(where)
 
 
 def _words(out: Any) -> int:

@@ -13,10 +13,10 @@ from dlgpu.backend.reference import recurrent as kernels
 from dlgpu.ops.activation import Activation, fused_name
 from dlgpu.ops.activation import activation as fused_activation
 from dlgpu.ops.differentiation import with_composite
-from dlgpu.ops.elementwise import astype, floating, raw, where
+from dlgpu.ops.elementwise import astype, floating, raw, together, where
 from dlgpu.ops.linear import matmul
 from dlgpu.ops.shape import split
-from dlgpu.tensor import Tensor, record, wrap
+from dlgpu.tensor import Tensor, beside, record, wrap
 
 
 def simple_rnn(
@@ -229,7 +229,7 @@ def _checked(
     batch, time, features = x.shape
     units = recurrent_kernel.shape[0]
     width = parts * units
-    states = [None if s is None else astype(floating(s), kernel.dtype) for s in states]
+    states = [None if s is None else astype(floating(together(x, s)[1]), kernel.dtype) for s in states]
     mask = mask.array if isinstance(mask, Tensor) else mask
     expected = [
         ("kernel", kernel, (features, width)),
@@ -242,5 +242,5 @@ def _checked(
     for what, value, shape in expected:
         if value is not None and value.shape != shape:
             raise ValueError(f"{name}: expected {what} of shape {shape} for x of shape {x.shape}, got {value.shape}")
-    mask = None if mask is None else array_namespace(x.array).asarray(mask, bool)
+    mask = None if mask is None else beside(mask, x.array).astype(bool, copy=False)
     return (x, kernel, recurrent_kernel, bias, *states), mask

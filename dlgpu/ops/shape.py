@@ -9,7 +9,7 @@ import numpy as np
 
 from dlgpu.backend.dispatch import array_namespace, is_floating
 from dlgpu.backend.reference import embedding as kernels
-from dlgpu.ops.elementwise import astype, spread
+from dlgpu.ops.elementwise import astype, spread, together
 from dlgpu.tensor import Tensor, as_tensor, record, wrap
 
 
@@ -83,7 +83,7 @@ def broadcast_to(x: Any, shape: Sequence[int]) -> Tensor:
 
 def concatenate(tensors: Sequence, axis: int = 0) -> Tensor:
     """Tensors joined along an axis that they have; integers beside floating tensors take their dtype."""
-    inputs = [as_tensor(t) for t in tensors]
+    inputs = together(*tensors)
     if not inputs:
         raise ValueError("concatenate needs at least one tensor")
     found = [t.dtype for t in inputs if is_floating(t)]

@@ -135,6 +135,8 @@ def _row_loss(
     """A kernel over the rows of x (..., n) and of the targets (..., n), or (...,) where they are integers."""
     x = floating(x)
     targets = as_tensor(targets, device=x.device)
+    if type(targets.array) is not type(x.array):
+        targets = targets.to(x.device)
     if takes_integers and targets.shape == x.shape[:-1] and targets.dtype.kind in "iu":
         flat = targets.array.reshape(-1)
     elif x.ndim and targets.shape == x.shape:

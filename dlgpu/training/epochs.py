@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dlgpu.backend.devices import to_host
 from dlgpu.data import ArrayData, Batch, Rows, StreamData
 from dlgpu.ops.random import default_generator
 
@@ -72,11 +73,11 @@ def first_batch(data: ArrayData | StreamData) -> Batch:
 
 def with_class_weight(data: Any, class_weight: Mapping[int, float]) -> ArrayData:
     """Data whose sample weights are multiplied by the weight of each label's class (1 for a class not named)."""
-    if not isinstance(data, ArrayData) or not isinstance(data.y, np.ndarray):
+    labels = to_host(data.y) if isinstance(data, ArrayData) else None
+    if not isinstance(labels, np.ndarray):
         raise ValueError("class_weight needs one array of labels; a generator can yield sample weights instead")
     if not isinstance(class_weight, Mapping) or not np.isfinite(list(class_weight.values())).all():
         raise ValueError(f"class_weight: expected a dictionary of classes and finite factors, got {class_weight!r}")
-    labels = data.y
     if labels.ndim > 1:
         if labels.shape[-1] > 1 and not np.allclose(labels.sum(axis=-1), 1, atol=1e-3):
             raise ValueError(f"class_weight: expected one label a sample, or one-hot labels, got shape {labels.shape}")
@@ -85,7 +86,7 @@ def with_class_weight(data: Any, class_weight: Mapping[int, float]) -> ArrayData
     for label, weight in class_weight.items():
         factors[labels == label] = weight
     if data.sample_weight is not None:
-        given = np.asarray(data.sample_weight)
+        given = np.asarray(to_host(data.sample_weight))
         rank = max(factors.ndim, given.ndim)
         factors, given = (a.reshape(a.shape + (1,) * (rank - a.ndim)) for a in (factors, given))
         factors = factors * given

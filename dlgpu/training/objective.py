@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dlgpu import losses, metrics
+from dlgpu.backend.devices import Device, device_of
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference.counting import add_scaled
 from dlgpu.tensor import Tensor
@@ -84,6 +85,7 @@ class Objective:
                 [(metrics.for_output(m, labels.shape, o.shape) if isinstance(m, str) else m, w) for m, w in wanted]
                 for wanted, labels, o in zip(self._wanted, y, outputs)
             ]
+            self.to(outputs[0].device)
         for group, labels, output, weight in zip(self._bound, y, outputs, sample_weight):
             for metric, weighted in group:
                 metric.update_state(labels, output, weight if weighted else None)
@@ -95,6 +97,14 @@ class Objective:
             self.loss_sum[...] = 0
         for metric in self.metrics:
             metric.reset_state()
+
+    def to(self, device: Device) -> None:
+        """Let the sums be where the model computes."""
+        if self.loss_sum is not None and device_of(self.loss_sum) != device:
+            self.loss_sum = device.asarray(self.loss_sum)
+        for metric in self.metrics:
+            if any(v.device != device for v in metric.variables):
+                metric.to(device)
 
     @contextmanager
     def run(self) -> Iterator[None]:

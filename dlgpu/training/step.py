@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from dlgpu.autograd import no_grad
+from dlgpu.backend.devices import Device
+from dlgpu.backend.dispatch import is_floating
 from dlgpu.data import Batch, Rows, leaves, map_structure
 from dlgpu.ops.differentiation import pull_back
 from dlgpu.parameters import FlatParameters, flatten
@@ -25,13 +27,18 @@ class Step:
         self.objective = objective
         self.optimizer = optimizer
         self.flats: list[FlatParameters] = []
+        self.device: Device | None = None
         self.replays = Replays()
         self.begin()
 
     def begin(self) -> None:
         """Look once, before a run, at what does not change during it: where the weights are and which are penalized."""
-        self.device = self.model.device
-        self.device.load()
+        before, self.device = self.device, self.model.device
+        if self.device != before:
+            self.device.load()
+            self.send = self.device.sender()
+        if self.objective is not None:
+            self.objective.to(self.device)
         self.penalized = [w for w in self.model.trainable_weights if w.regularizer is not None]
 
     def begin_training(self) -> None:
@@ -102,16 +109,14 @@ class Step:
 
     def place(self, batch: Batch | Rows) -> tuple[Any, list, list]:
         """The batch as Tensors on the model's device: inputs, and lists of targets and weights for each output."""
-        device, floating = self.device, self.model.dtype
+        arrays, floating = leaves(tuple(batch)), self.model.dtype
+        sent = iter(self.send(arrays, [floating if is_floating(a) else None for a in arrays]))
 
-        def tensor(array: Any) -> Tensor:
-            return wrap(device.asarray(array, floating if array.dtype.kind == "f" else None))
+        def tensors(given: Any) -> Any:
+            return map_structure(lambda _: wrap(next(sent)), given)
 
-        y, weights = (
-            self.for_outputs(map_structure(tensor, given), what)
-            for given, what in ((batch.y, "y"), (batch.sample_weight, "sample_weight"))
-        )
-        return map_structure(tensor, batch.x), y, weights
+        x, y, weights = map(tensors, (batch.x, batch.y, batch.sample_weight))
+        return x, self.for_outputs(y, "y"), self.for_outputs(weights, "sample_weight")
 
     def for_outputs(self, given: Any, what: str) -> list:
         """Targets or sample weights as a list with one for each output."""

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from dlgpu import optimizers
-from dlgpu.backend.devices import Device, current_device
 from dlgpu.data import ArrayData, Batch, Rows, StreamData, as_data, leaves
 from dlgpu.training.callbacks import Callback, CallbackList, History
 from dlgpu.training.epochs import Epochs, first_batch, length, with_class_weight
@@ -94,12 +93,6 @@ class Trainer:
     def output_names(self) -> list[str]:
         """The names of the outputs, of which there is one unless a subclass says otherwise."""
         return ["output"]
-
-    @property
-    def device(self) -> Device:
-        """The device of the weights; the current one for a model without any."""
-        weights = self.weights  # type: ignore[attr-defined]
-        return weights[0].device if weights else current_device()
 
     @property
     def metrics(self) -> list:

@@ -35,6 +35,7 @@ def elsewhere(monkeypatch):
     library = types.ModuleType("cupy")
     monkeypatch.setitem(sys.modules, "cupy", library)
     kind = type("ndarray", (), {"__module__": "cupy", "__mul__": lambda self, factor: ("elsewhere", factor)})
+    library.ndarray = kind
     with dlgpu.device("cpu"):
         yield library, kind()
 
@@ -88,6 +89,15 @@ def test_the_namespace_of_an_array_is_its_library(elsewhere):
     assert array_namespace(array) is library
     assert array_namespace(X) is array_namespace(X[0]) is np
     assert (column_of(array), column_of(X)) == ("cuda", "cpu")
+    for other in ([1.0], types.SimpleNamespace(__cuda_array_interface__={})):  # such as PyTorch's on a GPU
+        with pytest.raises(TypeError, match=r"expected an array of NumPy or CuPy, got (builtins.list|types.Simple)"):
+            array_namespace(other)
+
+
+def test_arrays_of_two_places_are_refused_by_name(doubled, elsewhere):
+    doubled.on("cuda")(lambda x, y: x)
+    with pytest.raises(dlgpu.DeviceError, match="doubled: the first array is on a GPU, another is not"):
+        doubled(elsewhere[1], X)
 
 
 def test_the_emulator_takes_host_arrays_to_the_cuda_column(doubled):

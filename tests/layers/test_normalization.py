@@ -27,10 +27,11 @@ def test_moving_statistics_follow_the_batches_in_training_only(rng):
     before = layer(x).numpy()
     np.testing.assert_allclose(before, x / np.sqrt(1.001), rtol=1e-6)  # mean 0 and variance 1 to begin with
     np.testing.assert_array_equal(layer.moving_mean.numpy(), 0)
-    mean, variance = layer.moving_mean.array, layer.moving_variance.array
+    array = layer.moving_mean.array
     for _ in range(2):
         layer(x, training=True)
-    assert layer.moving_mean.array is mean  # changed in place, so that views and buffers stay true
+    assert layer.moving_mean.array is array  # changed in place, so that views and buffers stay true
+    mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()
     np.testing.assert_allclose(mean, x.mean(axis=0) * (1 - 0.75**2), rtol=1e-5)
     np.testing.assert_allclose(variance, 0.75**2 + x.var(axis=0) * (1 - 0.75**2), rtol=1e-5)
     expected = (x - mean) / np.sqrt(variance + 1e-3)

@@ -1,43 +1,37 @@
-"""Normalization on CUDA: a team of threads a row; channels by tiles and chunks of rows, which are joined in order."""
+"""Normalization on CUDA: a team of threads a row; channels by tiles and chunks of rows, joined inside the launch."""
 
-from dlgpu.backend.cuda.geometry import BLOCK, contiguous, empty, empty_like, rows_geometry
+from dlgpu.backend.cuda.geometry import MAX_BLOCKS, contiguous, empty, empty_like, rows_geometry
 from dlgpu.backend.cuda.source import source
+from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import normalization as reference
+
+THREADS = 512  # in a block, at most, as in the kernel
+BLOCKS = 256  # for as many chunks of columns: enough to fill a GPU, few enough to join in every one of them
+ROWS = 8  # that a thread sums up before it is worth another block
 
 
 @reference.batch_normalization.on("cuda")
 def batch_normalization(x, scale, offset, epsilon, mask):
-    rows, channels = x.shape
-    x, mask = contiguous(x), _or_none(mask)
-    mean, variance = empty(x, (channels,)), empty(x, (channels,))
-    (tiles, chunks), block = _columns_geometry(rows, channels)
-    partial = _accumulators(x, (chunks, 3, channels))
-    _launch("batch_moments", (tiles, chunks), block, x.dtype, x, mask, partial, rows, channels)
-    _launch("join_moments", tiles, block, x.dtype, partial, mean, variance, channels, chunks)
-    return normalize(x, mean, variance, scale, offset, epsilon), mean, variance
+    output, mean, variance = empty_like(x), empty(x, x.shape[1:]), empty(x, x.shape[1:])
+    arrays = (contiguous(x), _or_none(mask), _or_none(scale), _or_none(offset), output, mean, variance)
+    _by_columns("batch_normalization", x, arrays, epsilon, joins=True)
+    return output, mean, variance
 
 
 @reference.batch_normalization_backward.on("cuda")
 def batch_normalization_backward(grad, x, mean, variance, scale, epsilon, mask):
-    rows, channels = x.shape
-    grad, x, scale, mask = contiguous(grad), contiguous(x), _or_none(scale), _or_none(mask)
-    statistics = (contiguous(mean), contiguous(variance))
-    sums, grad_scale, grad_offset = _column_sums(grad, x, *statistics, mask, epsilon, by_row=False)
-    grad_x = empty_like(x)
-    _launch(
-        "batch_normalization_backward",
-        *_columns_geometry(rows, channels),
-        x.dtype,
-        *(grad, x, *statistics, scale, mask, sums, grad_x, rows, channels, epsilon),
-    )
-    return grad_x, grad_scale, grad_offset
+    statistics = contiguous(mean), contiguous(variance), _or_none(scale), _or_none(mask)
+    gradients = empty_like(x), empty(x, x.shape[1:]), empty(x, x.shape[1:])
+    arrays = contiguous(grad), contiguous(x), *statistics, *gradients
+    _by_columns("batch_normalization_backward", x, arrays, epsilon, joins=True)
+    return gradients
 
 
 @reference.normalize.on("cuda")
 def normalize(x, mean, variance, scale, offset, epsilon):
     output = empty_like(x)
     arrays = (contiguous(x), contiguous(mean), contiguous(variance), _or_none(scale), _or_none(offset), output)
-    _launch("normalize", *_columns_geometry(*x.shape), x.dtype, *arrays, *x.shape, epsilon)
+    _by_columns("normalize", x, arrays, epsilon, joins=False)
     return output
 
 
@@ -47,52 +41,57 @@ def layer_normalization(x, scale, offset, epsilon):
         return reference.layer_normalization.reference(x, scale, offset, epsilon)
     output, mean, variance = empty_like(x), empty(x, x.shape[:1]), empty(x, x.shape[:1])
     arrays = (contiguous(x), _or_none(scale), _or_none(offset), output, mean, variance)
-    _launch("layer_normalization", *rows_geometry(*x.shape), x.dtype, *arrays, *x.shape, epsilon)
+    source("normalization.cu").launch(
+        "layer_normalization", *rows_geometry(*x.shape), (*arrays, *x.shape, epsilon), dtype=x.dtype
+    )
     return output, mean, variance
 
 
 @reference.layer_normalization_backward.on("cuda")
 def layer_normalization_backward(grad, x, mean, variance, scale, epsilon):
-    grad_x = empty_like(x)
-    arrays = (contiguous(grad), contiguous(x), contiguous(mean), contiguous(variance))
-    _launch(
-        "layer_normalization_backward",
-        *rows_geometry(*x.shape),
-        x.dtype,
-        *(*arrays, _or_none(scale), grad_x, *x.shape, epsilon),
-    )
-    _, grad_scale, grad_offset = _column_sums(*arrays, None, epsilon, by_row=True)
-    return grad_x, grad_scale, grad_offset
+    gradients = empty_like(x), empty(x, x.shape[1:]), empty(x, x.shape[1:])
+    arrays = contiguous(grad), contiguous(x), contiguous(mean), contiguous(variance), _or_none(scale), *gradients
+    team = THREADS if x.shape[1] > 1024 else _tile(x.shape[1])
+    _by_columns("layer_normalization_backward", x, arrays, epsilon, joins=True, team=team)
+    return gradients
 
 
-def _column_sums(grad, x, mean, variance, mask, epsilon, by_row):
-    """The rows that count, the sums of grad, and of grad * normalized, together (3, channels); and the last two."""
+def _by_columns(kernel, x, arrays, epsilon, joins, team=None):
+    """Launch a kernel that goes through chunks of columns.
+
+    Args:
+        kernel: its name.
+        x: (rows, channels).
+        arrays: the kernel's first arguments.
+        epsilon: its last one.
+        joins: whether it joins the chunks, for which its blocks wait for each other.
+        team: the threads that share a row, if it goes through the rows too.
+    """
     rows, channels = x.shape
-    (tiles, chunks), block = _columns_geometry(rows, channels)
-    partial, sums = _accumulators(x, (chunks, 3, channels)), _accumulators(x, (3, channels))
-    grad_scale, grad_offset = empty(x, (channels,)), empty(x, (channels,))
-    args = (grad, x, mean, variance, mask, partial, rows, channels, epsilon, by_row)
-    _launch("gradient_sums", (tiles, chunks), block, x.dtype, *args)
-    _launch("join_gradients", tiles, block, x.dtype, partial, sums, grad_scale, grad_offset, channels, chunks)
-    return sums, grad_scale, grad_offset
-
-
-def _columns_geometry(rows, channels):
-    """Grid (tiles of columns, chunks of rows) and block (columns, rows); a thread gets some rows if there are many."""
-    width = min(32, 1 << max(0, channels - 1).bit_length())
-    height = BLOCK // width
+    width = _tile(channels)
+    threads = min(THREADS, max(32, team or 1, width << max(0, rows - 1).bit_length()))
     tiles = -(-channels // width)
-    chunks = min(-(-rows // (8 * height)), 1024 // max(1, tiles))
-    return (tiles, max(1, chunks)), (width, height)
+    chunks = max(1, min(-(-rows * width // (ROWS * threads)), BLOCKS // max(1, tiles)))
+    if joins:
+        dtype = "float64" if x.dtype == "float64" else "float32"
+        arrays = (*arrays, empty(x, (chunks, channels, 3), dtype), array_namespace(x).zeros(1, "uint32"))
+    grid = tiles * chunks
+    if team:
+        grid = min(MAX_BLOCKS, max(grid, -(-rows * team // threads)))
+    source("normalization.cu").launch(
+        kernel,
+        grid if channels else 0,
+        (team, threads // team) if team else threads,
+        (*arrays, rows, channels, chunks, width, epsilon),
+        dtype=x.dtype,
+        cooperative=joins,
+    )
 
 
-def _accumulators(x, shape):
-    return empty(x, shape, "float64" if x.dtype == "float64" else "float32")
+def _tile(columns):
+    """The smallest power of two that holds the columns, up to 32."""
+    return min(32, 1 << max(0, columns - 1).bit_length())
 
 
 def _or_none(x):
     return None if x is None else contiguous(x)
-
-
-def _launch(name, grid, block, dtype, *args):
-    source("normalization.cu").launch(name, grid, block, args, dtype=dtype)

@@ -35,7 +35,14 @@ class CudaKernel:
         functools.update_wrapper(self, CudaKernel.__call__)
         self.__name__ = name
 
-    def __call__(self, *args: Any, grid: "int | Sequence[int]", block: "int | Sequence[int]", shared: int = 0) -> None:
+    def __call__(
+        self,
+        *args: Any,
+        grid: "int | Sequence[int]",
+        block: "int | Sequence[int]",
+        shared: int = 0,
+        cooperative: bool = False,
+    ) -> None:
         """Launch the kernel. On a GPU this does not wait for it; errors inside it show at the next synchronization.
 
         Args:
@@ -43,13 +50,15 @@ class CudaKernel:
             grid: the number of blocks, up to three lengths.
             block: the threads in each, up to three lengths, 1024 at most.
             shared: bytes of dynamic shared memory.
+            cooperative: all blocks run at once and can wait for each other at `grid_barrier` of "grid.cuh". A device
+                that cannot run so many runs fewer: the kernel must cover its work by gridDim.
         Raises:
             TypeError, ValueError: an argument does not suit its parameter, which the message names.
             KernelError: the source does not compile; in the emulator also: threads of a block wait for others that do
                 not come, or an assertion fails.
         """
         arrays = [getattr(a, "array", a) for a in args]
-        self._source.launch(self.name, grid, block, arrays, shared, self.dtype)
+        self._source.launch(self.name, grid, block, arrays, shared, self.dtype, cooperative=cooperative)
 
     def __repr__(self) -> str:
         return f"<CUDA kernel {self.name}>"

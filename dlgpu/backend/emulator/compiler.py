@@ -52,14 +52,16 @@ def host_source(source: str, filename: str, kernels: Sequence[str]) -> str:
     pointer = r"\1* \2 = emulator::dynamic_shared<\1>();"
     shared = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+)?([\w ]+?)\s+(\w+)\s*\[\s*\]\s*;")
     cases = "\n".join(
-        f'    if (!std::strcmp(name, "{k}")) error = emulator::launch_kernel({k}, grid, block, shared, arguments);'
+        f'    if (!std::strcmp(name, "{k}"))\n'
+        f"        error = emulator::launch_kernel({k}, grid, block, shared, cooperative, arguments);"
         for k in kernels
     )
     return f"""#line 1 "{filename}"
 {shared.sub(pointer, source)}
 #line 1 "entry"
 extern "C" __attribute__((visibility("default"))) int emulator_launch(
-    const char* name, const unsigned* sizes, unsigned long long shared, void** arguments, char* message, int length) {{
+    const char* name, const unsigned* sizes, unsigned long long shared, int cooperative, void** arguments,
+    char* message, int length) {{
     dim3 grid{{sizes[0], sizes[1], sizes[2]}}, block{{sizes[3], sizes[4], sizes[5]}};
     std::string error;
 {cases}
@@ -83,6 +85,7 @@ def library(source: str, filename: str, kernels: Sequence[str], defines: Sequenc
     """
     sanitizers = os.environ.get(SANITIZERS, "")
     flags = ["-std=c++17", "-O1" if sanitizers else "-O2", "-g", "-fPIC", "-shared", "-pthread", "-fno-strict-aliasing"]
+    flags += ["-ffp-contract=off"]  # else a processor with fused multiply-add would give other bits
     flags += ["-fvisibility=hidden"]  # else libraries would share variables of one name: of float and double kernels
     flags += ["-Wno-unknown-pragmas", "-Wno-attributes", *(f"-D{d}" for d in defines)]
     if sanitizers:

@@ -10,6 +10,8 @@ import numpy as np
 from dlgpu.backend.emulator.compiler import KernelError
 
 MESSAGE_LENGTH = 2000
+RESIDENT = 4  # blocks of a cooperative launch, each on a host thread
+SHARED = 64 * 1024  # bytes that a block can have; no GPU that is supported has less
 
 
 @functools.cache
@@ -19,7 +21,13 @@ def _array(kind: Any, length: int) -> Any:
 
 
 def launch(
-    library: ctypes.CDLL, kernel: str, grid: Sequence[int], block: Sequence[int], shared: int, args: Sequence[Any]
+    library: ctypes.CDLL,
+    kernel: str,
+    grid: Sequence[int],
+    block: Sequence[int],
+    shared: int,
+    args: Sequence[Any],
+    cooperative: bool = False,
 ) -> None:
     """Run all blocks of a kernel, and wait.
 
@@ -29,6 +37,7 @@ def launch(
         grid, block: three lengths each.
         shared: bytes of dynamic shared memory.
         args: arrays, None for null pointers, and NumPy scalars of the parameters' types.
+        cooperative: whether all blocks run at once, RESIDENT at most.
     Raises:
         KernelError: threads waited for others that did not come, or an assertion failed; names the kernel's line.
     """
@@ -44,6 +53,12 @@ def launch(
     sizes = _array(ctypes.c_uint, 6)(*grid, *block)
     message = _array(ctypes.c_char, MESSAGE_LENGTH)()
     if library.emulator_launch(
-        kernel.encode(), sizes, ctypes.c_ulonglong(shared), pointers, message, ctypes.c_int(MESSAGE_LENGTH)
+        kernel.encode(),
+        sizes,
+        ctypes.c_ulonglong(shared),
+        ctypes.c_int(cooperative),
+        pointers,
+        message,
+        ctypes.c_int(MESSAGE_LENGTH),
     ):
         raise KernelError(f"{kernel}: {message.value.decode(errors='replace')}")

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <condition_variable>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -58,6 +59,7 @@ struct Fiber {
     State state;
     const char* file;  // of the barrier or collective at which it waits
     int line;
+    bool for_grid = false;  // waits at a barrier of the whole grid
     bool entered = false;
     char* stack = nullptr;
     ucontext_t context;
@@ -73,6 +75,35 @@ struct Exchange {
     alignas(16) unsigned char slots[2][WARP][16];
 };
 
+// The blocks of a cooperative launch, each on a host thread of its own, where they wait for each other.
+struct Grid {
+    const int blocks;
+    std::mutex lock;
+    std::condition_variable changed;
+    int waiting = 0, ended = 0;
+    unsigned turn = 0;
+
+    bool stuck() const { return ended && waiting + ended >= blocks; }
+
+    // Whether all blocks came; else some have ended.
+    bool meet() {
+        std::unique_lock<std::mutex> held(lock);
+        unsigned mine = turn;
+        if (++waiting == blocks) {
+            waiting = 0;
+            turn++;
+        }
+        changed.notify_all();
+        changed.wait(held, [&] { return turn != mine || stuck(); });
+        return turn != mine;
+    }
+    void end() {
+        std::lock_guard<std::mutex> held(lock);
+        ended++;
+        changed.notify_all();
+    }
+};
+
 struct Block {
     std::vector<Fiber> fibers;
     std::vector<std::vector<Exchange>> exchanges;  // of each warp
@@ -80,8 +111,10 @@ struct Block {
     uint3 index;
     dim3 dimensions, grid;
     int threads = 0, waiting = 0, returned = 0;
+    unsigned launches = 0;      // before this one
     int votes = 0;              // of a __syncthreads_count
     int votes_before = 0;       // of the barrier that has just opened
+    Grid* cooperative = nullptr;
     void (*body)(void*) = nullptr;
     void* arguments = nullptr;
     jmp_buf scheduler;
@@ -163,6 +196,13 @@ inline int barrier(int vote, const char* file, int line) {
     return block->votes_before;
 }
 
+inline void grid_barrier(const unsigned* arrivals, const char* file, int line) {
+    if (!block->cooperative) fail(place(file, line) + ": a barrier of the grid in a launch that is not cooperative");
+    if (*arrivals) fail(place(file, line) + ": the counter of a grid's barrier must be zero at first");
+    current->for_grid = true;
+    barrier(0, file, line);
+}
+
 inline unsigned existing_lanes() {
     int first = current->linear / WARP * WARP;
     int count = std::min(WARP, block->threads - first);
@@ -231,26 +271,55 @@ inline void explain_deadlock() {
 inline void open_barrier() {
     const Fiber& first = block->fibers[0];
     for (int i = 0; i < block->threads; i++) {
-        if (block->fibers[i].line != first.line || block->fibers[i].file != first.file) return explain_deadlock();
+        const Fiber& f = block->fibers[i];
+        if (f.line != first.line || f.file != first.file || f.for_grid != first.for_grid) return explain_deadlock();
     }
-    for (int i = 0; i < block->threads; i++) block->fibers[i].state = State::ready;
+    if (first.for_grid && !block->cooperative->meet()) {
+        Grid& g = *block->cooperative;
+        block->error = place(first.file, first.line) + ": the grid's barrier was reached by " + std::to_string(g.waiting) +
+                       " of " + std::to_string(g.blocks) + " blocks; the others have ended";
+        return;
+    }
+    for (int i = 0; i < block->threads; i++) {
+        block->fibers[i].state = State::ready;
+        block->fibers[i].for_grid = false;
+    }
     block->votes_before = block->votes;
     block->votes = block->waiting = 0;
+}
+
+// Each warp as far as it gets before the next one runs, from the last thread to the first in every second turn, block and
+// launch: whatever a missing barrier leaves to chance goes wrong in one of them. Returns whether any thread could run.
+inline bool run_warps(bool backwards) {
+    int warps = (block->threads + WARP - 1) / WARP;
+    bool moved = false;
+    for (int n = 0; n < warps; n++) {
+        int first = (backwards ? warps - 1 - n : n) * WARP, lanes = std::min(WARP, block->threads - first);
+        for (bool again = true; again;) {
+            again = false;
+            for (int i = 0; i < lanes && block->error.empty(); i++) {
+                Fiber& fiber = block->fibers[first + (backwards ? lanes - 1 - i : i)];
+                if (fiber.state != State::ready) continue;
+                resume(fiber);
+                again = moved = true;
+            }
+        }
+    }
+    return moved;
 }
 
 inline void run_block() {
     for (auto& all : block->exchanges) {
         for (auto& e : all) e.arrived = e.generation = 0;
     }
-    for (int i = 0; i < block->threads; i++) block->fibers[i].state = State::ready;
+    for (int i = 0; i < block->threads; i++) {
+        block->fibers[i].state = State::ready;
+        block->fibers[i].for_grid = false;
+    }
     block->returned = block->waiting = block->votes = 0;
+    unsigned turn = block->index.x + block->index.y + block->index.z + block->launches;
     while (block->returned < block->threads && block->error.empty()) {
-        bool moved = false;
-        for (int i = 0; i < block->threads && block->error.empty(); i++) {
-            if (block->fibers[i].state != State::ready) continue;
-            resume(block->fibers[i]);
-            moved = true;
-        }
+        bool moved = run_warps(turn++ % 2);
         if (!block->error.empty() || block->returned == block->threads) break;
         if (block->waiting == block->threads) {
             open_barrier();
@@ -286,8 +355,12 @@ struct Workers {  // the blocks of a host thread outlive a launch; their stacks 
     }
 };
 
-inline std::string launch(dim3 grid, dim3 dimensions, size_t shared, void (*body)(void*), void* arguments) {
+inline std::string launch(
+    dim3 grid, dim3 dimensions, size_t shared, bool cooperative, void (*body)(void*), void* arguments) {
+    static std::atomic<unsigned> launches{0};
+    unsigned before = launches++;
     long long blocks = (long long)grid.x * grid.y * grid.z;
+    Grid together{(int)blocks};
     std::atomic<long long> next{0};
     std::mutex lock;
     std::string error;
@@ -295,8 +368,10 @@ inline std::string launch(dim3 grid, dim3 dimensions, size_t shared, void (*body
         static thread_local Workers workers;
         Block& b = workers.b;
         prepare(b, grid, dimensions, shared);
+        b.cooperative = cooperative ? &together : nullptr;
         b.body = body;
         b.arguments = arguments;
+        b.launches = before;
         Block* outer = block;
         block = &b;
         for (long long i; (i = next++) < blocks;) {
@@ -308,13 +383,16 @@ inline std::string launch(dim3 grid, dim3 dimensions, size_t shared, void (*body
                 std::lock_guard<std::mutex> held(lock);
                 if (error.empty()) error = b.error;
             }
+            if (cooperative) break;
         }
+        if (cooperative) together.end();
         block = outer;
     };
     // a host thread costs more than a few thousand fiber switches
     long long useful = std::min<long long>(blocks, blocks * dimensions.x * dimensions.y * dimensions.z / 4096);
+    long long workers = cooperative ? blocks : std::min<long long>(useful, std::thread::hardware_concurrency());
     std::vector<std::thread> others;
-    for (long long n = 1; n < std::min<long long>(useful, std::thread::hardware_concurrency()); n++) others.emplace_back(work);
+    for (long long n = 1; n < workers; n++) others.emplace_back(work);
     work();
     for (auto& t : others) t.join();
     return error;
@@ -331,9 +409,10 @@ struct Call {
 };
 
 template <class... A>
-std::string launch_kernel(void (*kernel)(A...), dim3 grid, dim3 dimensions, size_t shared, void** arguments) {
+std::string launch_kernel(
+    void (*kernel)(A...), dim3 grid, dim3 dimensions, size_t shared, bool cooperative, void** arguments) {
     Call<A...> call{kernel, arguments};
-    return launch(grid, dimensions, shared, Call<A...>::body, &call);
+    return launch(grid, dimensions, shared, cooperative, Call<A...>::body, &call);
 }
 
 template <class V>

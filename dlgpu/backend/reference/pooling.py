@@ -16,7 +16,7 @@ def max_pool(x, window, strides, padding):
         x: (batch, height, width, channels).
     Returns:
         values (batch, output height, output width, channels) of x's dtype; indices of that shape, integers: the place
-        in the window, row by row, of the first largest value.
+        in the window, row by row, of the first largest value, or of the first NaN if there is one.
     """
     xp = array_namespace(x)
     size = windows.output_size(x.shape[1:3], window, strides, padding)
@@ -34,8 +34,9 @@ def max_pool(x, window, strides, padding):
             if k == 0 and not padded:
                 value[...] = candidate
                 continue
-            better = candidate > value
-            better |= candidate != candidate
+            better = candidate <= value  # false for NaN on either side
+            xp.logical_not(better, out=better)
+            better &= value == value
             # k only grows; a masked copy is several times slower
             xp.maximum(index, better.view(xp.uint8) * index.dtype.type(k), out=index)
             xp.maximum(value, candidate, out=value)
@@ -61,9 +62,9 @@ def max_pool_scatter(grad, indices, size, window, strides, padding):
         for k, (_, _, place, source) in enumerate(windows.taps(size, window, strides, padding)):
             target, chosen = out[block][source], indices[block][place] == k
             if overlapping:
-                target += grad[block][place] * chosen
+                target += _only(xp, grad[block][place], chosen)
             else:
-                xp.multiply(grad[block][place], chosen, out=target)
+                _only(xp, grad[block][place], chosen, out=target)
     return out
 
 
@@ -81,7 +82,7 @@ def max_pool_gather(x, indices, window, strides, padding):
     out = xp.zeros(indices.shape, x.dtype)
     for k, (_, _, place, source) in enumerate(windows.taps(x.shape[1:3], window, strides, padding)):
         target = out[place]
-        target += x[source] * (indices[place] == k)
+        target += _only(xp, x[source], indices[place] == k)
     return out
 
 
@@ -124,6 +125,12 @@ def average_pool_gradient(grad, size, window, strides, padding):
             target = out[block][source]
             target += share[block][place]
     return out
+
+
+def _only(xp, values, chosen, out=None):
+    """values where chosen, else 0: their bits times 1 or 0, as NaN times 0 is NaN."""
+    bits = f"u{values.dtype.itemsize}"
+    return xp.multiply(values.view(bits), chosen, out=None if out is None else out.view(bits)).view(values.dtype)
 
 
 def _lowest(xp, dtype):

@@ -158,5 +158,5 @@ def dropout(x, rate, seed, counter, mask_shape):
     count = int(np.prod(mask_shape, dtype=np.int64))
     words = philox_words(xp, count, seed, counter).reshape(mask_shape)
     factor = (words >= words.dtype.type(threshold(rate))).astype(x.dtype)
-    factor *= 1 / (1 - rate)
+    factor = factor * x.dtype.type(1 / (1 - rate))
     return x * factor

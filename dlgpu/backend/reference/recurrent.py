@@ -89,7 +89,7 @@ def lstm(x, kernel, recurrent_kernel, bias, hidden, cell, mask):
     weights = columns(recurrent_kernel, halved=3 * units)
     states, cells = room_for_states(hidden, gates, units), room_for_states(cell, gates, units)
     bounded = xp.empty_like(cells[1:])
-    z, new = xp.empty_like(gates[0]), xp.empty_like(cells[0])
+    z, new = xp.empty(gates.shape[1:], gates.dtype), xp.empty_like(cells[0])
     steps = zip(gates, states, states[1:], cells, cells[1:], bounded, each(absent))
     for gate, before, h, c_before, c, tanh_c, held in steps:
         o, i, f, g = gate.reshape(4, units, -1)
@@ -178,7 +178,8 @@ def gru(x, kernel, recurrent_kernel, bias, hidden, mask, reset_after):
     by_sigmoids, by_candidate = weights[: 2 * units], weights[2 * units :]
     states = room_for_states(hidden, gates, units, ones=reset_after)
     inner = xp.empty_like(gates[:, :units])  # h[t-1] @ recurrent_g + recurrent_bias_g, or r * h[t-1]
-    product, part = xp.empty_like(gates[0, units:]), xp.empty_like(inner[0])
+    batch = gates.shape[2]
+    product, part = xp.empty((2 * units, batch), gates.dtype), xp.empty((units, batch), gates.dtype)
     for gate, before, h, within, held in zip(gates, states, states[1:, :units], inner, each(absent)):
         z, r, g = gate.reshape(3, units, -1)
         h_before, sigmoids = before[:units], gate[: 2 * units]
@@ -211,7 +212,7 @@ def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
     recurrent_kernel = last_part_first(recurrent_kernel, units)
     # The gradients of h[t-1] @ recurrent_g, and of z, r, g before their activations.
     grad_z = xp.empty((len(gates), 4 * units, gates.shape[2]), gates.dtype)
-    grad_h = final(grads[1], inner[0])
+    grad_h = final(grads[1], states[0, :units])
     kept, part = xp.empty_like(grad_h), xp.empty_like(grad_h)
     steps = zip(each(time_first(grads[0]), -1), gates[::-1], grad_z[::-1], states[-2::-1, :units], inner[::-1])
     for arrived, gate, d, h_before, within in steps:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import dlgpu
+from dlgpu.backend.cuda import geometry
 from dlgpu.backend.reference.activation import FROM_INPUT, NAMES, bias_activation
 from tests.backend.cuda.hostile import agree, covers
 
@@ -29,14 +30,21 @@ def test_each_activation_at_the_edges_of_the_range(name, rng):
     agree("activation_backward", rng.standard_normal(x.shape).astype("f"), saved, name)
 
 
-@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (3, 1025), (2, 3, 31), (70000, 1), (7,)])
+@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (3, 1025), (2, 3, 31), (2, 32), (70000, 1), (7,)])
 def test_shapes_that_are_no_multiple_of_anything(shape, rng):
     x = rng.standard_normal(shape).astype("f")
     agree("bias_activation", x, rng.standard_normal(shape[-1]).astype("f"), "relu")
     agree("activation_backward", x, x, "relu")
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_more_elements_than_a_grid_has_threads(rng, monkeypatch):
+    monkeypatch.setattr(geometry, "MAX_BLOCKS", 2)
+    x = rng.standard_normal((30, 70)).astype("f")
+    agree("bias_activation", x, rng.standard_normal(70).astype("f"), "relu")
+    agree("activation_backward", x, x, "relu")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_other_dtypes(dtype, rng):
     x = values(rng, 4, 33, dtype=dtype)
     agree("bias_activation", x, rng.standard_normal(33).astype(dtype), "silu")

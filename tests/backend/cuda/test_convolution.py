@@ -5,6 +5,7 @@ import pytest
 
 import dlgpu
 from dlgpu.backend import windows
+from dlgpu.backend.cuda import geometry
 from dlgpu.backend.reference.activation import FROM_INPUT
 from dlgpu.backend.reference.convolution import convolution, convolution_kernel_gradient
 from tests.backend.cuda.hostile import agree, covers
@@ -14,25 +15,38 @@ def check(rng, image, window, filters, strides=(1, 1), padding=((0, 0), (0, 0)),
     """All four kernels on one geometry; image is (batch, height, width, channels)."""
     dtype, name = options.get("dtype", "float32"), options.get("name", "linear")
     size = windows.output_size(image[1:3], window, strides, padding, dilation)
-    x = rng.standard_normal(image).astype(dtype)
+    x = (options.get("scale", 1.0) * rng.standard_normal(image)).astype(dtype)
     kernel = rng.standard_normal((*window, image[3] // groups, filters)).astype(dtype)
     bias = rng.standard_normal(filters).astype(dtype)
-    grad = rng.standard_normal((image[0], *size, filters)).astype(dtype)
-    geometry = strides, padding, dilation, groups
+    grad = (options.get("scale", 1.0) * rng.standard_normal((image[0], *size, filters))).astype(dtype)
+    placed = strides, padding, dilation, groups
     depth, pixels = kernel[..., 0].size, grad[..., 0].size
     by_data = window[0] * window[1] * filters // groups
-    agree("convolution", x, kernel, bias, name, *geometry, size=depth + 1)
-    agree("convolution_data_gradient", grad, kernel, image[1:3], *geometry, size=by_data)
-    agree("convolution_kernel_gradient", x, grad, window, *geometry, size=max(1, pixels))
-    saved = convolution.reference(x, kernel, bias, name, *geometry)[1]
+    agree("convolution", x, kernel, bias, name, *placed, size=depth + 1)
+    agree("convolution_data_gradient", grad, kernel, image[1:3], *placed, size=by_data)
+    agree("convolution_kernel_gradient", x, grad, window, *placed, size=max(1, pixels))
+    saved = convolution.reference(x, kernel, bias, name, *placed)[1]
     needed = options.get("needed", (True, True, True))
-    agree("convolution_backward", grad, x, kernel, saved, name, needed, *geometry, size=max(by_data, pixels))
+    agree("convolution_backward", grad, x, kernel, saved, name, needed, *placed, size=max(by_data, pixels))
 
 
 @covers("convolution", "convolution_backward", "convolution_data_gradient", "convolution_kernel_gradient")
 @pytest.mark.parametrize("batch", [0, 1, 3])
 def test_batches(batch, rng):
     check(rng, (batch, 7, 9, 3), (3, 3), 5)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_values_of_all_sizes(scale, groups, rng):
+    check(rng, (2, 7, 9, 3), (3, 3), 6, groups=groups, scale=scale)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_more_pixels_and_more_elements_than_a_grid_has(groups, rng, monkeypatch):
+    check(rng, (35000, 2, 1, 2), (1, 1), 2, groups=groups)
+    monkeypatch.setattr(geometry, "MAX_BLOCKS", 2)
+    check(rng, (1, 5, 5, 24), (3, 3), 24, groups=groups)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +116,7 @@ def test_gradients_that_are_not_needed_are_not_made(needed, groups, rng):
     check(rng, (2, 6, 7, 3), (3, 3), 6, groups=groups, name="relu", needed=tuple(map(bool, needed)))
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float16"])
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 @pytest.mark.parametrize("groups", [1, 3])
 def test_other_dtypes(dtype, groups, rng):
     check(rng, (2, 6, 7, 9), (3, 3), 6, (2, 1), ((1, 0), (1, 1)), groups=groups, dtype=dtype, name="relu")
@@ -114,11 +128,13 @@ def test_inputs_that_are_not_contiguous(groups, rng):
     kernel = rng.standard_normal((6, 3 // groups, 3, 2)).astype("f").transpose(3, 2, 1, 0)
     bias = rng.standard_normal(12).astype("f")[::2]
     grad, saved = rng.standard_normal((2, 2, 5, 10, 6)).astype("f")[:, :, :, ::2]
-    geometry = (1, 1), ((0, 0), (0, 0)), (1, 1), groups
+    placed = (1, 1), ((0, 0), (0, 0)), (1, 1), groups
     assert not any(a.flags.c_contiguous for a in (x, kernel, bias, grad, saved))
-    agree("convolution", x, kernel, bias, "linear", *geometry, size=18)
+    agree("convolution", x, kernel, bias, "linear", *placed, size=18)
+    agree("convolution_data_gradient", grad, kernel, x.shape[1:3], *placed, size=36)
+    agree("convolution_kernel_gradient", x, grad, kernel.shape[:2], *placed, size=60)
     for name in ("relu", "linear"):
-        agree("convolution_backward", grad, x, kernel, saved, name, (True, True, True), *geometry, size=60)
+        agree("convolution_backward", grad, x, kernel, saved, name, (True, True, True), *placed, size=60)
 
 
 @pytest.mark.parametrize("groups", [1, 3])
@@ -128,10 +144,12 @@ def test_values_that_are_no_numbers_reach_what_they_touch_and_no_more(groups, rn
     grad = rng.standard_normal((2, 6, 7, 6)).astype("f")
     x[0, 1, 2, 0], x[1, 5, 6, 2] = np.nan, np.inf
     grad[1, 2, 3, 4], grad[0, 4, 1, 0] = np.nan, -np.inf
-    geometry = (1, 1), ((1, 1), (1, 1)), (1, 1), groups
-    agree("convolution", x, kernel, None, "relu", *geometry, size=27)
-    agree("convolution_data_gradient", grad, kernel, (6, 7), *geometry, size=54)
-    agree("convolution_kernel_gradient", np.nan_to_num(x, posinf=1), grad, (3, 3), *geometry, size=84)
+    placed = (1, 1), ((1, 1), (1, 1)), (1, 1), groups
+    agree("convolution", x, kernel, None, "relu", *placed, size=27)
+    agree("convolution_data_gradient", grad, kernel, (6, 7), *placed, size=54)
+    every = (True, True, True)
+    agree("convolution_backward", grad, np.ones_like(x), kernel, grad, "linear", every, *placed, size=84)
+    agree("convolution_kernel_gradient", np.nan_to_num(x, posinf=1), grad, (3, 3), *placed, size=84)
 
 
 def test_the_same_weights_gradient_every_time(rng):

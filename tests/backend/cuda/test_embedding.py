@@ -4,10 +4,24 @@ import numpy as np
 import pytest
 
 import dlgpu
+from dlgpu.backend.cuda import geometry
+from dlgpu.backend.cuda.source import source
 from dlgpu.backend.reference.embedding import gather, scatter_add
-from tests.backend.cuda.hostile import agree, covers
+from tests.backend.cuda.hostile import agree, covers, on_device
 
-SIZES = [(0, 3, 4), (1, 1, 1), (5, 0, 3), (31, 33, 2), (257, 7, 33), (600, 1, 5), (300, 1000, 1025), (20000, 50, 2)]
+SIZES = [
+    (0, 3, 4),
+    (1, 1, 1),
+    (5, 0, 3),
+    (31, 33, 2),
+    (257, 7, 33),
+    (600, 1, 5),
+    (300, 1000, 1025),
+    (20000, 50, 2),
+    (40, 9, 31),
+    (33, 40, 32),
+    (70000, 70000, 1),
+]
 
 
 def normal(rng, *shape, dtype="f"):
@@ -22,7 +36,7 @@ def test_sizes_that_are_no_multiple_of_anything(n, rows, features, rng):
     agree("scatter_add", normal(rng, len(indices), features), indices, rows, size=n)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float16", "int32"])
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16", "int32"])
 def test_other_dtypes(dtype, rng):
     indices = rng.integers(0, 9, 40)
     agree("gather", (8 * normal(rng, 9, 5)).astype(dtype), indices)
@@ -34,6 +48,31 @@ def test_indices_of_any_integer_dtype(dtype, rng):
     indices = rng.integers(0, 9, 40).astype(dtype)
     agree("gather", normal(rng, 9, 5), indices)
     agree("scatter_add", normal(rng, 40, 5), indices, 9)
+
+
+@pytest.mark.parametrize("features", [1, 5, 33, 300])
+def test_more_rows_than_a_grid_has_threads(features, rng, monkeypatch):
+    monkeypatch.setattr(geometry, "MAX_BLOCKS", 2)
+    indices = rng.integers(0, 900, 1500)
+    agree("gather", normal(rng, 900, features), indices)
+    agree("scatter_add", normal(rng, 1500, features), indices, 900, size=1500)
+
+
+def test_values_of_all_sizes(rng):
+    values = normal(rng, 40, 5) * np.array([1e30, 1e4, 1, 1e-9, 1e-38], "f")
+    agree("gather", values, rng.integers(0, 40, 50))
+    agree("scatter_add", values, rng.integers(0, 9, 40), 9)
+
+
+@pytest.mark.parametrize("index", [-(2**40), -1, 3, 4, 2**40])
+def test_a_device_makes_rows_of_an_index_out_of_range_nan_and_adds_nothing_for_it(index, rng):
+    code, table, output = source("embedding.cu"), normal(rng, 3, 2), normal(rng, 4, 2)
+    code.launch("gather", 1, 32, (table, np.array([2, index, 0, 1]), output, 8, 3, 2), dtype="float32")
+    np.testing.assert_array_equal(output, [table[2], [np.nan, np.nan], table[0], table[1]])
+    total, order, ordered = np.zeros((5, 2), "f"), np.arange(4), np.sort(np.array([2, index, 0, 1]))
+    code.launch("add_ordered", 1, (2, 16), (output[[0, 0, 0, 0]], order, ordered, total, 4, 3, 2), dtype="float32")
+    np.testing.assert_array_equal(total[:3], output[[0, 0, 0]])
+    assert not total[3:].any()
 
 
 def test_inputs_that_are_not_contiguous(rng):
@@ -54,8 +93,7 @@ def test_values_are_added_in_ascending_order(n, rng):
     values, indices = normal(rng, n, 3), rng.integers(0, 4, n)
     wanted = np.zeros((4, 3), "f")
     np.add.at(wanted, indices, values)
-    with dlgpu.device("emulator"):
-        np.testing.assert_array_equal(scatter_add(values, indices, 4), wanted)
+    np.testing.assert_array_equal(on_device(scatter_add, values, indices, 4), wanted)
 
 
 @pytest.mark.parametrize("index", [-1, 3])

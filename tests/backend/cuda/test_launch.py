@@ -1,10 +1,14 @@
 """Launches check their arguments by the kernel's own signature: a mistake is an error and not a wild pointer."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import dlgpu
 from dlgpu.backend.cuda.signature import Parameter, kernels_in
+from dlgpu.backend.cuda.source import shared_limit
+from dlgpu.backend.devices import EMULATOR, Device
 
 KERNEL = """
 // extern "C" __global__ void not_this_one(int n) {}
@@ -16,6 +20,21 @@ extern "C" __global__ void __launch_bounds__(256) scale(
 """
 scale = dlgpu.cuda_kernel(KERNEL)
 X, Y = np.arange(5, dtype="f"), np.zeros(5, "f")
+
+
+@pytest.fixture(autouse=True)
+def emulated():
+    with dlgpu.device("emulator"):
+        yield
+
+
+class OnGpu:
+    """What a launch looks at in an array of a GPU."""
+
+    shape, strides, dtype, flags = X.shape, X.strides, X.dtype, X.flags
+
+    def __init__(self, index):
+        self.device = SimpleNamespace(id=index)
 
 
 def test_the_signature_is_read_from_the_source():
@@ -55,10 +74,49 @@ def test_arguments_that_do_not_suit_are_named(args, error, message):
         scale(*args, grid=1, block=8)
 
 
-@pytest.mark.parametrize(("grid", "block"), [(1, 0), (1, 2048), ((1, 2, 3, 4), 1), (-1, 32), (1, (32, 64))])
-def test_geometry_that_cannot_be_is_an_error(grid, block):
-    with pytest.raises(ValueError, match="scale"):
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((OnGpu(0), Y), "scale: argument 'y': expected an array on cuda, as others are, got one on emulator"),
+        ((X, OnGpu(1)), "scale: argument 'x': expected an array on cuda:1, as others are, got one on emulator"),
+        ((OnGpu(0), OnGpu(1)), "scale: argument 'x': expected an array on cuda:1, as others are, got one on cuda"),
+    ],
+)
+def test_arrays_on_different_devices_are_named(args, message):
+    with pytest.raises(ValueError, match=message):
+        scale(*args, 5, 1, grid=1, block=8)
+
+
+def test_an_array_of_the_host_is_an_error_while_a_gpu_is_the_current_device():
+    with Device("cuda"), pytest.raises(ValueError, match="argument 'x': expected an array on cuda, the current device"):
+        scale(X, Y, 5, 1, grid=1, block=8)
+
+
+@pytest.mark.parametrize(
+    ("grid", "block", "what"),
+    [
+        (1, 0, "threads in a block"),
+        (1, 2048, "block"),
+        ((1, 2, 3, 4), 1, "grid"),
+        (-1, 32, "grid"),
+        (1, (32, 64), "threads in a block"),
+        (1, (1, 1, 65), "block"),
+        (2**31, 32, "grid"),
+        ((1, 65536), 32, "grid"),
+        ((1, 1, 65536), 32, "grid"),
+    ],
+)
+def test_geometry_that_cannot_be_is_an_error(grid, block, what):
+    with pytest.raises(ValueError, match=f"scale: .*{what}"):
         scale(X, Y, 5, 1, grid=grid, block=block)
+
+
+def test_more_shared_memory_than_a_block_has_is_an_error():
+    limit = shared_limit(EMULATOR)
+    scale(X, Y, 5, 1, grid=1, block=8, shared=limit)
+    for shared in (limit + 1, -1):
+        with pytest.raises(ValueError, match=f"scale: shared: expected at most {limit} bytes.*, got {shared}"):
+            scale(X, Y, 5, 1, grid=1, block=8, shared=shared)
 
 
 def test_an_empty_grid_launches_nothing():

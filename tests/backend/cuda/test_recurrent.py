@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 import dlgpu
+from dlgpu.backend.cuda.source import Source, shared_limit
+from dlgpu.backend.devices import EMULATOR
 from dlgpu.backend.dispatch import registry
-from tests.backend.cuda.hostile import compare, converted, covers
+from dlgpu.backend.emulator import launcher
+from tests.backend.cuda.hostile import attacks, compare, converted, covers, device_under_test, on_device, seen
 
 CELLS = {"simple_rnn": (1, 1, ()), "lstm": (4, 2, ()), "gru": (3, 1, (False,)), "gru_after": (3, 1, (True,))}
 
@@ -21,6 +24,7 @@ def check(rng, cell, batch, time, features, units, masked=False, initial=True, u
     x, kernel = values(batch, time, features), values(features, width, scale=features**-0.5)
     weights = values(units, width, scale=units**-0.5)
     bias = values(2, width) if cell == "gru_after" else values(width)
+    x.flat[:1] = options.get("first", x.flat[:1])
     if options.get("strided"):
         x, kernel, weights = (np.asfortranarray(a) for a in (x, kernel, weights))
     first = [values(batch, units) if initial else None for _ in range(states)]
@@ -32,6 +36,9 @@ def check(rng, cell, batch, time, features, units, masked=False, initial=True, u
     grads = [values(batch, units, time).transpose(0, 2, 1), *(values(batch, units) for _ in range(states))]
     grads = [g if u else None for g, u in zip(grads, (used[0], *[used[1]] * states))]
 
+    seen[name].update(attacks(args))
+    seen[f"{name}_backward"].update(attacks((args, grads)))
+
     def both_ways(forward, backward, args, grads):
         *outputs, saved = forward(*args, *variant)
         return *outputs, *backward(args[1], args[2], saved, grads, tuple(map(bool, wanted)), *variant)
@@ -39,9 +46,9 @@ def check(rng, cell, batch, time, features, units, masked=False, initial=True, u
     exact = converted(tuple(args), np.float64), converted(tuple(grads), np.float64)
     kernels = registry[name], registry[f"{name}_backward"]
     wanted_values = both_ways(*(k.reference for k in kernels), *exact)
-    with dlgpu.device("emulator"):
-        assert all("cuda" in k.columns for k in kernels)
-        found = both_ways(*kernels, args, grads)
+    device_under_test()  # registers the column
+    assert all("cuda" in k.columns for k in kernels)
+    found = on_device(lambda args, grads: both_ways(*kernels, args, grads), args, grads)
     ulps = 16 * max(1, batch * time * (units + features)) ** 0.5
     compare(cell, found, tuple(wanted_values), tuple(wanted_values), ulps)
     if masked:
@@ -51,7 +58,7 @@ def check(rng, cell, batch, time, features, units, masked=False, initial=True, u
 @covers("simple_rnn", "simple_rnn_backward", "lstm", "lstm_backward", "gru", "gru_backward")
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize(("batch", "time"), [(0, 3), (1, 1), (5, 7)])
+@pytest.mark.parametrize(("batch", "time"), [(0, 3), (1, 1), (5, 7), (2, 0), (0, 0)])
 def test_sequences_both_ways(cell, masked, batch, time, rng):
     check(rng, cell, batch, time, 3, 5, masked)
 
@@ -60,6 +67,26 @@ def test_sequences_both_ways(cell, masked, batch, time, rng):
 @pytest.mark.parametrize("units", [1, 31, 32, 33, 1025])
 def test_units_that_are_no_multiple_of_a_warp_or_more_than_a_block(cell, units, rng):
     check(rng, cell, 2, 3, 2, units, masked=units != 33)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_units_that_do_not_fit_a_block_both_ways_run_without_the_kernels(cell, rng, monkeypatch):
+    launched = []
+    monkeypatch.setattr(Source, "launch", lambda self, name, *args, **options: launched.append(name))
+    most = {"simple_rnn": 2, "lstm": 9}.get(cell, 7)
+    monkeypatch.setattr(launcher, "SHARED", 33 * 4 * most - 1)
+    with dlgpu.device("emulator"):
+        check(rng, cell, 3, 4, 2, 33, masked=True)
+        assert not launched
+        monkeypatch.undo()
+        monkeypatch.setattr(launcher, "SHARED", 33 * 4 * most)
+        check(rng, cell, 3, 4, 2, 33, masked=True)
+
+
+def test_more_units_than_shared_memory_holds(rng):
+    units = shared_limit(EMULATOR) // (9 * 8) + 1
+    with dlgpu.device("emulator"):
+        check(rng, "lstm", 2, 2, 3, units, dtype="float64")
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -92,6 +119,5 @@ def test_saturated_gates_and_nan(name, rng):
     x = np.array([[[1e4], [-1e4]], [[1.0], [np.nan]]], "f")
     args = (x, np.ones((1, parts * 2), "f"), np.ones((2, parts * 2), "f"), None, *[None] * states, None)
     wanted = registry[name].reference(*converted(args, np.float64))
-    with dlgpu.device("emulator"):
-        found = registry[name](*args)
+    found = on_device(registry[name], *args)
     compare(name, found[:-1], wanted[:-1], wanted[:-1], 16)

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from dlgpu.backend.cuda import geometry
 from dlgpu.backend.reference import softmax as reference
 from tests.backend.cuda.hostile import agree, covers
 
-SHAPES = [(0, 3), (1, 1), (5, 2), (1, 31), (3, 32), (2, 33), (131, 10), (2, 1024), (3, 1025)]
+SHAPES = [(0, 3), (1, 1), (5, 2), (1, 31), (3, 32), (2, 33), (131, 10), (2, 1024), (3, 1025), (70000, 1)]
 HOSTILE = [1e4, -1e4, 1e-30, np.inf, -np.inf, np.nan, 3e38, -3e38]
 
 
@@ -45,7 +46,7 @@ def test_a_single_value(rng):
     along(normal(rng), normal(rng), None)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float16"])
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_other_dtypes(dtype, rng):
     x, grad = normal(rng, 3, 45, dtype=dtype), normal(rng, 3, 45, dtype=dtype)
     along(x, grad, 1)
@@ -125,8 +126,40 @@ def test_a_label_that_is_no_class_makes_its_row_nan(name, label, rng):
     both_ways(name, positive(rng, 3, 4), np.array([1, label, 3]))
 
 
+ALL = ["softmax_cross_entropy", "categorical_cross_entropy", "sigmoid_cross_entropy", "binary_cross_entropy"]
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_gradients_of_all_sizes(name, scale, rng):
+    x, targets = positive(rng, 9, 4), positive(rng, 9, 4)
+    saved = getattr(reference, name).reference(x, targets)[1]
+    grad = (scale * rng.standard_normal(9)).astype("f")
+    agree(f"{name}_backward", grad, saved, targets, ulps=32)
+    agree(f"{name}_backward", np.where(grad > 0, grad, np.nan), saved, targets, ulps=32)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_softmax_gradients_of_all_sizes(scale, rng):
+    along(normal(rng, 9, 40), scale * normal(rng, 9, 40), 1, size=40)
+    along(normal(rng, 9, 40), np.where(rng.random((9, 40)) < 0.01, np.nan, normal(rng, 9, 40)), 1, size=40)
+
+
+@pytest.mark.parametrize("columns", [1, 20, 50, 1030])
+def test_more_rows_than_a_grid_has_teams(columns, rng, monkeypatch):
+    monkeypatch.setattr(geometry, "MAX_BLOCKS", 2)
+    x, size = normal(rng, 300, columns), columns
+    along(x, normal(rng, 300, columns), 1, size=size)
+    both_ways("softmax_cross_entropy", x, positive(rng, *x.shape), size=size)
+    both_ways("softmax_cross_entropy", x, rng.integers(0, columns, 300), size=size)
+    both_ways("sigmoid_cross_entropy", x, positive(rng, *x.shape), size=size)
+    both_ways("binary_cross_entropy", positive(rng, *x.shape), positive(rng, *x.shape), ulps=32, size=size)
+    p = positive(rng, *x.shape).astype("d")
+    both_ways("categorical_cross_entropy", p, positive(rng, *x.shape, dtype="d"), size=size)
+
+
 def test_probabilities_at_the_edges(rng):
-    edges = np.array([0, 1e-9, 1e-7, 2e-7, 0.5, 1 - 1e-7, 1, 1.5, -0.5, np.nan])
+    edges = np.array([0, 1e-9, 1e-7, 2e-7, 0.5, 1 - 1e-7, 1, 1.5, -0.5, 1e5, -1e5, np.nan])
     p, targets = np.repeat(edges, 3)[:, None], np.tile([0, 1, 0.3], len(edges))[:, None]
     both_ways("binary_cross_entropy", p, targets)
     both_ways("categorical_cross_entropy", np.hstack([p, 1 - p]), np.hstack([targets, 1 - targets]))

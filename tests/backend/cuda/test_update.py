@@ -8,7 +8,7 @@ from dlgpu import optimizers
 from dlgpu.backend.cuda.source import Source
 from dlgpu.backend.reference import update
 from dlgpu.parameters import Parameter, flatten
-from tests.backend.cuda.hostile import agree, covers
+from tests.backend.cuda.hostile import FLOATS, agree, attacks, covers, on_device, seen
 
 EDGES = [0.0, -0.0, 1e-30, -1e-30, 1e4, -1e4, np.inf, -np.inf, np.nan]
 SIZES = [0, 1, 31, 32, 33, 1025, 70001]
@@ -59,7 +59,7 @@ def test_steps_of_sizes_that_are_no_multiple_of_anything(size, rng):
     agree("clip_norm", values(rng, size), np.array(1e6), 1.0)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float16"])
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_other_dtypes(dtype, rng):
     for name, *args in steps(rng, 33, dtype):
         agree(name, *args)
@@ -79,18 +79,19 @@ def test_a_variance_that_rounds_below_zero_counts_as_zero(rng):
     agree("rmsprop_step", np.ones(40, "f"), gradients, square, mean, None, np.array([0.01]), 0.0, 0.9, 0.0, 1e-2)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("size", [*SIZES, 300001])
 @covers("square_norm")
 def test_the_norm_is_summed_in_double_precision_and_always_alike(size, dtype, rng):
     x = values(rng, size, dtype, edges=False)
     if dtype != "float16":
         x *= 1e30  # the squares do not fit into float32
-    with dlgpu.device("emulator"):
-        found, again = update.square_norm(x), update.square_norm(x)
+    x[:3] = 1e-7
+    seen["square_norm"].update(attacks(x))
+    found, again = (on_device(update.square_norm, x) for _ in range(2))
     assert found.dtype == np.float64
     assert found.shape == ()
-    np.testing.assert_allclose(found, update.square_norm.reference(x), rtol=1e-13)
+    np.testing.assert_allclose(found, update.square_norm.reference(x.astype("d")), rtol=1e-13)
     assert found == again
 
 
@@ -104,6 +105,7 @@ def test_the_norm_of_what_is_not_contiguous_or_not_finite(rng):
         assert update.square_norm(x) == np.inf
         x[0, 0] = np.nan
         assert np.isnan(update.square_norm(x))
+    seen["square_norm"].update(attacks(x[::2, ::2]))
 
 
 @pytest.mark.parametrize("square", [0.0, 0.25, 1.0, 1.0001, 4.0, 1e300, np.inf, np.nan])
@@ -196,7 +198,14 @@ LENGTHS = [0, 1, 31, 33, 1025, 256 * 33]
 
 
 @covers("clip_norms")
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("size", SIZES)
+def test_one_segment_of_every_size(size, rng):
+    gradients = values(rng, size, edges=False)
+    gradients[2:5] = 1e-7
+    agree("clip_norms", gradients, np.array([[0, size]]), 0.5)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_each_segment_is_clipped_by_its_own_norm_and_the_gaps_stay(dtype, rng):
     starts = np.cumsum([5, *(n + 7 for n in LENGTHS[:-1])])
     segments = np.stack([starts, starts + LENGTHS], axis=1)

@@ -143,6 +143,66 @@ def test_a_shuffle_that_some_lanes_never_reach_is_reported():
         run(f"if (threadIdx.x < 3) x[0] = __shfl_sync({FULL}, 1.0f, 0);", np.zeros(1, "f"))
 
 
+GRID = """
+#include "grid.cuh"
+extern "C" __global__ void rotate(const int* x, int* passed, int* y, unsigned* arrivals, int rounds, int n) {
+    __shared__ int sum;
+    for (int r = 0; r < rounds; r++) {
+        const int* from = r ? y : x;
+        if (threadIdx.x == 0) sum = 0;
+        __syncthreads();
+        for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+            passed[i] = from[(i + 1) % n];
+            atomicAdd(&sum, 1);
+        }
+        grid_barrier(arrivals);
+        for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) y[i] = passed[i];
+        grid_barrier(arrivals);
+        if (threadIdx.x == 0) atomicAdd(y + n, sum);
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 100])
+def test_blocks_of_a_cooperative_launch_wait_for_each_other(blocks):
+    x, y = np.arange(300, dtype=np.int32), np.zeros(301, np.int32)
+    arrivals = np.zeros(1, np.uint32)
+    cuda_kernel(GRID)(x, np.empty_like(x), y, arrivals, 5, 300, grid=blocks, block=32, cooperative=True)
+    np.testing.assert_array_equal(y[:-1], np.roll(x, -5))
+    assert y[-1] == 5 * 300  # each block had shared memory of its own
+
+
+@pytest.mark.parametrize(
+    ("body", "arrivals", "cooperative", "message"),
+    [
+        (
+            "if (blockIdx.x) grid_barrier(n);",
+            0,
+            True,
+            r"kernel.cu:3: the grid's barrier was reached by [123] of 4 blocks",
+        ),
+        ("grid_barrier(n); if (blockIdx.x < 2) grid_barrier(n);", 0, True, r"reached by [12] of 4 blocks"),
+        ("if (blockIdx.x == 2) assert(!n);\ngrid_barrier(n);", 0, True, r"kernel.cu:3: assertion failed"),
+        ("if (threadIdx.x) grid_barrier(n);", 0, True, r"barrier reached by 31 of 32 threads"),
+        ("if (threadIdx.x) grid_barrier(n); else __syncthreads();", 0, True, r"barrier reached by \d+ of 32 threads"),
+        ("grid_barrier(n);", 0, False, r"kernel.cu:3: a barrier of the grid in a launch that is not cooperative"),
+        ("grid_barrier(n);", 1, True, r"must be zero at first"),
+    ],
+)
+def test_a_barrier_of_the_grid_that_cannot_open_is_reported(body, arrivals, cooperative, message):
+    kernel = cuda_kernel(f'#include "grid.cuh"\nextern "C" __global__ void test(unsigned* n) {{\n{body}\n}}')
+    with pytest.raises(KernelError, match=message):
+        kernel(np.full(1, arrivals, np.uint32), grid=4, block=32, cooperative=cooperative)
+    kernel = cuda_kernel('#include "grid.cuh"\nextern "C" __global__ void test(unsigned* n) { grid_barrier(n); }')
+    kernel(np.zeros(1, np.uint32), grid=4, block=32, cooperative=True)
+
+
+def test_a_cooperative_grid_of_rows_that_cannot_run_at_once_is_an_error():
+    with pytest.raises(ValueError, match=r"rotate: grid: .*cannot run at once"):
+        cuda_kernel(GRID)(*[None] * 4, 5, 300, grid=(1, 100), block=32, cooperative=True)
+
+
 def test_an_assertion_names_its_line():
     with pytest.raises(KernelError, match=r"kernel.cu:3: assertion failed: x\[0\] > 0"):
         run("float y = 0;\nassert(x[0] > 0);", np.zeros(1, "f"))
@@ -163,3 +223,21 @@ def test_source_that_does_not_compile_shows_file_and_line():
 
 def test_unwritten_dynamic_shared_memory_is_nan():
     assert np.isnan(run("extern __shared__ float s[]; x[0] = s[0];", np.zeros(1, "f"), shared=4)).all()
+
+
+@pytest.mark.parametrize("from_lane", ["threadIdx.x + 1", "threadIdx.x + 63"])
+@pytest.mark.parametrize("barriers", ["10", "01"])
+def test_a_missing_barrier_goes_wrong_in_one_of_two_launches(from_lane, barriers):
+    first, second = (b * "__syncthreads();" for b in map(int, barriers))
+    kernel = cuda_kernel(
+        'extern "C" __global__ void turn(const float* x, float* y) { __shared__ float s[64];'
+        f"for (int i = 0; i < 3; i++) {{ s[threadIdx.x] = x[threadIdx.x] * (i + 1); {first}"
+        f"y[i * 64 + threadIdx.x] = s[({from_lane}) % 64]; {second} }} }}"
+    )
+    x, right = np.arange(1, 65, dtype="f"), []
+    for _ in range(2):
+        y = np.zeros((3, 64), "f")
+        kernel(x, y, grid=1, block=64)
+        shift = -1 if from_lane.endswith("1") else 1
+        right.append(np.array_equal(y, np.roll(x, shift) * np.arange(1, 4)[:, None]))
+    assert not all(right)

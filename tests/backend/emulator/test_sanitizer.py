@@ -26,21 +26,20 @@ print("unnoticed")
 """
 
 
-def run_sanitized(program, sanitizers="address,undefined"):
-    """Run Python with the sanitizers' libraries loaded first, as they must be."""
+def sanitized_environment(sanitizers="address,undefined"):
+    """The variables under which kernels run with the sanitizers, whose libraries must be loaded first."""
     libraries = [
         subprocess.run(
             [compiler(), f"-print-file-name={name}"], capture_output=True, text=True, check=True
         ).stdout.strip()
         for name in ("libasan.so", "libubsan.so")
     ]
-    environment = {
-        **os.environ,
-        SANITIZERS: sanitizers,
-        "LD_PRELOAD": " ".join(libraries),
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
+    return {SANITIZERS: sanitizers, "LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"}
+
+
+def run_sanitized(program):
+    """Run Python under the sanitizers."""
+    environment = {**os.environ, **sanitized_environment(), "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
 
 

@@ -1,0 +1,147 @@
+"""Every kernel in kernels/ through NVRTC, NVIDIA's compiler at run time, which needs no GPU.
+
+    python -m benchmarks.resources --arch sm_90 --dtype float32
+
+prints what each kernel takes of a multiprocessor: registers a thread, static shared memory a block, bytes that a thread
+spills from registers to memory, and the share of the multiprocessor's threads that its registers suffice for.
+"""
+
+import argparse
+import functools
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dlgpu.backend.cuda import pooling, random
+from dlgpu.backend.cuda.source import FOLDER, STORAGE, Source, for_nvrtc, source
+from dlgpu.backend.emulator.compiler import KernelError, cache_folder
+from dlgpu.backend.reference.activation import NAMES
+
+ARCHITECTURES = {
+    "sm_75": 1024,
+    "sm_80": 2048,
+    "sm_90": 2048,
+    "sm_100": 2048,
+    "sm_120": 1536,
+}  # threads a multiprocessor
+REGISTERS = 1 << 16  # of a multiprocessor
+FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
+CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
+# What the CUDA column may define beside STORAGE, by macro.
+VALUES = {
+    "ACTIVATION": NAMES,
+    "INDEX": tuple(pooling.INDEX_NAMES.values()),
+    "INTEGER": tuple(dict.fromkeys(random.C_NAMES[f"{kind}{8 << n}"] for kind in ("int", "uint") for n in range(4))),
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one kernel takes: registers a thread, static shared memory a block, stack and spills in bytes a thread."""
+
+    registers: int
+    shared: int
+    stack: int
+    spilled: int
+
+    def occupancy(self, architecture: str) -> float:
+        """The share of a multiprocessor's threads that its registers suffice for; they are given by eights."""
+        threads = ARCHITECTURES[architecture]
+        warps = REGISTERS // (-(-max(self.registers, 1) // 8) * 8 * 32)
+        return min(threads, warps * 32) / threads
+
+
+def variants(filename: str) -> list[tuple[str, ...]]:
+    """The extra definitions that the column may give to a file: none, and each value of each macro that it asks for."""
+    macros = [m for m in re.findall(r"^#ifndef (\w+)", source(filename).text, re.MULTILINE) if m != "STORAGE"]
+    return [(), *((f"{macro}={value}",) for macro in macros for value in VALUES[macro])]
+
+
+def compiled(code: Source, defines: Sequence[str], architecture: str) -> dict[str, Resources]:
+    """Compile with the launcher's own options, and with warnings as errors.
+
+    Args:
+        code: the source.
+        defines: as for `Source.launch`, with those of STORAGE.
+        architecture: such as "sm_90".
+    Returns:
+        what each kernel takes; kept on disk by the content of all that it is made from, this code too.
+    Raises:
+        KernelError: NVRTC's message.
+    """
+    text, options = for_nvrtc(code, defines)
+    options += (*CUPY_ADDS, f"-arch={architecture}", "-Xptxas=-v")
+    reading = inspect.getsource(_compile), inspect.getsource(_resources)
+    key = hashlib.sha256("\0".join((text, *options, _version(), *reading)).encode()).hexdigest()[:32]
+    path = cache_folder() / "nvrtc" / f"{key}.json"
+    if not path.exists():
+        found = _resources(_compile(text, (*options, f"-I{_headers()}")))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({kernel: asdict(r) for kernel, r in found.items()}))
+    return {kernel: Resources(**r) for kernel, r in json.loads(path.read_text()).items()}
+
+
+def _compile(text: str, options: Sequence[str]) -> str:
+    """What NVRTC says of a source that it compiles; a warning is an error (-Werror is younger than NVRTC 13.0)."""
+    from cuda.bindings import nvrtc
+
+    _, program = nvrtc.nvrtcCreateProgram(text.encode(), b"kernel.cu", 0, [], [])
+    (result,) = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
+    _, length = nvrtc.nvrtcGetProgramLogSize(program)
+    log = b" " * length
+    nvrtc.nvrtcGetProgramLog(program, log)
+    nvrtc.nvrtcDestroyProgram(program)
+    said = log.decode(errors="replace").strip("\0 \n")
+    if result != nvrtc.nvrtcResult.NVRTC_SUCCESS or "warning" in said:
+        raise KernelError(f"the kernel does not compile:\n{said}")
+    return said
+
+
+def _resources(log: str) -> dict[str, Resources]:
+    """The resources of each kernel in what `ptxas -v` prints."""
+    found = {}
+    for name, report in re.findall(r"Compiling entry function '(\w+)'(.*?registers[^\n]*)", log, re.DOTALL):
+        number = {what: int(n) for n, what in re.findall(r"(\d+) (registers|bytes stack|bytes spill stores)", report)}
+        shared = re.search(r"(\d+) bytes smem", report)
+        found[name] = Resources(
+            number["registers"], int(shared[1]) if shared else 0, number["bytes stack"], number["bytes spill stores"]
+        )
+    return found
+
+
+@functools.cache
+def _version() -> str:
+    from cuda.bindings import nvrtc
+
+    return str(nvrtc.nvrtcVersion())
+
+
+@functools.cache
+def _headers() -> Path:
+    """The folder of CUDA's own headers, of which the 16-bit types need one; CuPy finds it likewise."""
+    from cuda.pathfinder import find_nvidia_header_directory
+
+    return Path(find_nvidia_header_directory("cudart"))
+
+
+def main() -> None:
+    """Parse the command line, compile, print the table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.resources", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--arch", default="sm_90", choices=ARCHITECTURES)
+    parser.add_argument("--dtype", default="float32", choices=STORAGE)
+    options = parser.parse_args()
+    print(f"{'kernel':44}{'registers':>10}{'shared':>10}{'spilled':>10}{'threads':>10}")
+    for filename in FILES:
+        for kernel, r in sorted(compiled(source(filename), STORAGE[options.dtype], options.arch).items()):
+            name = f"{filename.removesuffix('.cu')}: {kernel}"
+            print(f"{name:44}{r.registers:10}{r.shared:10}{r.spilled:10}{r.occupancy(options.arch):10.0%}")
+
+
+if __name__ == "__main__":
+    main()

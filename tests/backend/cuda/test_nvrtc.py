@@ -1,0 +1,69 @@
+"""Every kernel compiles for the GPUs that are supported, with NVRTC, which needs none of them.
+
+Each file is compiled for every type and architecture with its default macros, and once with each value that the column
+gives to a macro. What was compiled is kept beside the emulator's libraries, by its content.
+"""
+
+import itertools
+
+import pytest
+
+from benchmarks.resources import ARCHITECTURES, FILES, compiled, variants
+from dlgpu.backend.cuda.source import STORAGE, Source, for_nvrtc, headers_hash, source
+from dlgpu.backend.emulator.compiler import KernelError
+
+KERNEL = """extern "C" __global__ void swish(const float* x, float* y, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] = x[i] / (1 + expf(-x[i]));
+}"""
+
+
+@pytest.mark.parametrize("filename", FILES)
+def test_each_file_compiles_everywhere_without_warnings_and_spills(filename):
+    modules = [(*pair, ()) for pair in itertools.product(STORAGE, ARCHITECTURES)]
+    modules += [("float32", "sm_90", extra) for extra in variants(filename)[1:]]
+    for dtype, architecture, extra in modules:
+        found = compiled(source(filename), (*STORAGE[dtype], *extra), architecture)
+        assert found.keys() == source(filename).kernels.keys(), (dtype, architecture, extra)
+        spilling = {name: r for name, r in found.items() if r.spilled}
+        assert not spilling, (dtype, architecture, extra)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("x[i] /", "z[i] /", r'swish.cu\(3\): error: identifier "z" is undefined'),
+        (
+            "int n) {",
+            "int n) { int unused;",
+            r'swish.cu\(1\): warning #177-D: variable "unused" was declared but never',
+        ),
+    ],
+)
+def test_errors_and_warnings_name_the_kernels_own_line(right, wrong, message):
+    assert compiled(Source(KERNEL, "swish.cu"), (), "sm_90").keys() == {"swish"}
+    with pytest.raises(KernelError, match=message):
+        compiled(Source(KERNEL.replace(right, wrong), "swish.cu"), (), "sm_90")
+
+
+def test_a_kernel_that_spills_is_seen():
+    code = """extern "C" __global__ void __launch_bounds__(1024, 2) many(float* x, int n) {
+        float v[64];
+        for (int i = 0; i < 64; i++) v[i] = x[i * 1024 + threadIdx.x];
+        for (int k = 0; k < n; k++) {
+            #pragma unroll
+            for (int i = 0; i < 64; i++) v[i] = v[i] * v[(i * 7 + 1) % 64] + k;
+        }
+        for (int i = 0; i < 64; i++) x[i * 1024 + threadIdx.x] = v[i];
+    }"""
+    assert compiled(Source(code, "many.cu"), (), "sm_90")["many"].spilled > 0
+
+
+def test_a_changed_header_makes_another_module(tmp_path, monkeypatch):
+    """CuPy's cache on disk goes by source and options, and does not look into headers."""
+    (tmp_path / "common.cuh").write_text("// one")
+    monkeypatch.setattr("dlgpu.backend.cuda.source.FOLDER", tmp_path)
+    before = for_nvrtc(source("softmax.cu"), ())
+    (tmp_path / "common.cuh").write_text("// another")
+    headers_hash.cache_clear()
+    assert for_nvrtc(source("softmax.cu"), ()) != before
