@@ -88,7 +88,10 @@ def dense_backward(grad, x, kernel, saved, name, needed):
     if needed[0]:
         grad_x = empty_like(x)
         # of one unit it is no sum, and three times faster as a product of elements
-        call(np.multiply if kernel.shape[1] == 1 else np.matmul, grad_z, kernel.T, grad_x)
+        if kernel.shape[1] == 1:
+            call(_outer, grad_z.reshape(-1), kernel.reshape(-1), grad_x)
+        else:
+            call(np.matmul, grad_z, kernel.T, grad_x)
     if needed[1]:
         grad_kernel = empty_like(kernel)
         call(np.matmul, x.T, grad_z, grad_kernel)
@@ -245,7 +248,7 @@ def _selu(z):
     return type(z)(SELU_SCALE) * (_positive(z) + type(z)(SELU_ALPHA) * expm1(_negative(z)))
 
 
-@functools.partial(inline_jit, fastmath=False)  # rounded as in the reference: the derivative goes by whether it is 0
+@functools.partial(inline_jit, fastmath=())  # rounded as in the reference: the derivative goes by whether it is 0
 def _hard_sigmoid(z):
     return _clip(z * type(z)(1 / 6) + F(0.5), F(0), F(1))
 
@@ -327,3 +330,10 @@ BACKWARD = {
     "gelu": inline_jit(lambda z: normal_cdf(z) + z * normal_pdf(z)),
     "gelu_tanh": _gelu_tanh_slope,
 }
+
+
+@jit
+def _outer(column, row, out):
+    for i in range(len(column)):
+        for j in range(len(row)):
+            out[i, j] = column[i] * row[j]

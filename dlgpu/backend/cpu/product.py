@@ -75,6 +75,25 @@ def multiply_transposed(a, b, out, low, high):
 
 
 @jit
+def pack(weights, bias, scale, lanes, made, panels):
+    """The weights times `scale`, each column at its place among `lanes`, in panels; the other places are 0.
+
+    Args:
+        weights: (rows, columns).
+        bias: (columns,) for the row after the weights, if there is one; empty for zeros.
+        scale, lanes: (columns,).
+        made, panels: (rows or rows + 1, places), working memory and the result.
+    """
+    made[:] = 0
+    for k in range(len(weights)):
+        for j in range(weights.shape[1]):
+            made[k, lanes[j]] = weights[k, j] * scale[j]
+    for j in range(len(bias)):
+        made[-1, lanes[j]] = bias[j] * scale[j]
+    lay_in_panels(made, panels)
+
+
+@jit
 def lay_in_panels(weights, panels):
     """Write weights, (inner, columns), in the order that `multiply` reads; what has no full panel in narrow ones."""
     inner, columns = weights.shape

@@ -2,12 +2,12 @@
 
 import functools
 
-import numba
 import numpy as np
 from numba import types
 from numba.extending import overload
 
 from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous, empty_like
+from dlgpu.backend.cpu.jit import jit
 from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import random as reference
@@ -19,7 +19,7 @@ SECOND_MULTIPLIER, FIRST_MULTIPLIER = map(UU, MULTIPLIERS)
 GRAIN = 2**16  # words that are worth a thread
 
 # No fused multiply-add: nothing may be rounded otherwise than in the reference.
-strict_jit = functools.partial(numba.njit, cache=True, error_model="numpy", nogil=True)
+strict_jit = functools.partial(jit, fastmath=())
 strict_inline_jit = functools.partial(strict_jit, forceinline=True)
 
 

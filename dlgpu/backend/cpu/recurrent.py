@@ -10,7 +10,7 @@ import numpy as np
 
 from dlgpu.backend.cpu import recurrent_cells as cells
 from dlgpu.backend.cpu.arrays import by_reference, compiled
-from dlgpu.backend.cpu.product import LANES, lay_in_panels, multiply, multiply_transposed
+from dlgpu.backend.cpu.product import LANES, multiply, multiply_transposed, pack
 from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import recurrent as reference
@@ -41,7 +41,7 @@ def simple_rnn_backward(kernel, recurrent_kernel, saved, grads, wanted):
     weights, product = backward_product(recurrent_kernel, states)
     grad_z = room_for_grad(1, states)
     whole(cells.simple_rnn_steps_back, weights, states, arrived, absent, states, product, grad_h, grad_z)
-    call(np.add, grad_h, product[:, : len(recurrent_kernel)], grad_h)
+    call(cells.add_columns, product, grad_h)
     by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
     if not wanted[1]:
         return by_x, None, None, None, grad_h
@@ -69,12 +69,11 @@ def lstm_backward(kernel, recurrent_kernel, saved, grads, wanted):
         return by_reference(reference.lstm_backward, kernel, recurrent_kernel, saved, grads, wanted)
     inputs, gates, states, memory, bounded, absent = saved
     arrived, grad_h, grad_c = time_first(grads[0], states), final(grads[1], states), final(grads[2], states)
-    units = len(recurrent_kernel)
     grad_z = room_for_grad(4, states)
     weights, product = backward_product(recurrent_kernel, states)
     by_state = product, grad_h, grad_c, grad_z
     whole(cells.lstm_steps_back, weights, states, arrived, absent, gates, memory, bounded, *by_state)
-    call(np.add, grad_h, product[:, :units], grad_h)
+    call(cells.add_columns, product, grad_h)
     by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
     if not wanted[1]:
         return by_x, None, None, None, grad_h, grad_c
@@ -117,7 +116,7 @@ def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
     (weights, product), (candidate, part) = (backward_product(w, states) for w in split(recurrent_kernel))
     by_state = product, part, grad_h, grad_z, grad_inner, reset_after
     whole(cells.gru_steps_back, weights, states, candidate, arrived, absent, gates, states, inner, *by_state)
-    call(np.add, grad_h, product[:, :units], grad_h)
+    call(cells.add_columns, product, grad_h)
     by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
     if not wanted[1]:
         return by_x, None, None, None, grad_h
@@ -170,24 +169,18 @@ def packed(weights, parts, halved=(False,), bias=None, ones=False):
         bias: (columns,) or None for zeros: one more row, if `ones`.
     """
     made = empty((len(weights) + ones, sum(map(full_lanes, parts))), weights.dtype)
-    scale = halves(weights.shape[1], halved, weights.dtype)
-    call(np.copyto, made, 0)
-    low = to = 0
-    for part in parts:
-        columns, lanes = slice(low, low + part), slice(to, to + part)
-        call(np.multiply, weights[:, columns], scale[columns], made[: len(weights), lanes])
-        if bias is not None:
-            call(np.multiply, bias[columns], scale[columns], made[-1, lanes])
-        low, to = low + part, to + full_lanes(part)
     panels = empty(made.shape, made.dtype)
-    call(lay_in_panels, made, panels)
+    scale, lanes = factors_and_lanes(tuple(parts), halved, weights.dtype)
+    call(pack, weights, empty(0, weights.dtype) if bias is None else bias, scale, lanes, made, panels)
     return panels
 
 
 @cache
-def halves(columns, halved, dtype):
-    """1/2 for the columns in shares that are halved, 1 for the others."""
-    return np.repeat(np.where(halved, 0.5, 1), columns // len(halved)).astype(dtype)
+def factors_and_lanes(parts, halved, dtype):
+    """For each column: 1/2 in the shares that are halved, else 1; and its place."""
+    starts = np.cumsum([0, *map(full_lanes, parts)])
+    lanes = np.concatenate([np.arange(start, start + part) for start, part in zip(starts, parts)])
+    return np.repeat(np.where(halved, 0.5, 1), len(lanes) // len(halved)).astype(dtype), lanes
 
 
 def full_lanes(columns):

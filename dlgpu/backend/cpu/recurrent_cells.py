@@ -11,6 +11,14 @@ from dlgpu.backend.cpu.product import multiply
 
 
 @jit
+def add_columns(values, out):
+    """out += values[:, :columns of out]"""
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            out[row, column] += values[row, column]
+
+
+@jit
 def simple_rnn_cell(drive, product, absent, before, h, low, high):
     for r in range(low, high):
         d, p, new, old = drive[r], product[r], h[r], before[r]

@@ -48,7 +48,7 @@ def tile(
         undefined = ir.Constant(vector, ir.Undefined)
         zero, one = index(0), index(1)
         height, at, out_row, from_, start_row = values[0], values[2], values[3], values[5], values[6]
-        a_at, a_row, a_step, count, length, b_at, b_step = *values[8:11], *values[12:14], *values[15:17]
+        a_at, a_row, a_step, count, length, b_at, b_step = *values[8:11], *values[12:14], *values[15:17]  # type: ignore[misc]
         out, start, a, b = (pointer(i, real) for i in (1, 4, 7, 14))
         runs = pointer(11, index)
 
