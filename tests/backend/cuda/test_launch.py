@@ -1,5 +1,6 @@
 """Launches check their arguments by the kernel's own signature: a mistake is an error and not a wild pointer."""
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -82,7 +83,8 @@ def test_arguments_that_do_not_suit_are_named(args, error, message):
         ((OnGpu(0), OnGpu(1)), "scale: argument 'x': expected an array on cuda:1, as others are, got one on cuda"),
     ],
 )
-def test_arrays_on_different_devices_are_named(args, message):
+def test_arrays_on_different_devices_are_named(args, message, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(ndarray=OnGpu))
     with pytest.raises(ValueError, match=message):
         scale(*args, 5, 1, grid=1, block=8)
 
