@@ -184,9 +184,16 @@ def _noted(recording: Recording, function: Callable, args: tuple, kwargs: dict) 
         if any(found is o for o in _leaves(kwargs.get("out"))):
             recording.add(_do, function, _Noted(args), _Noted(kwargs))
         return traced(found)
+    if function in FILLED and found.size:
+        made = recording.result(found)
+        recording.add(np.copyto, made, found.flat[0])
+        return traced(made)
     if not isinstance(found, (np.ndarray, np.generic, tuple, list)):
         return found  # shapes, dtypes and the like
     return _noted_results(recording, function, args, kwargs, found)
+
+
+FILLED = (np.zeros_like, np.ones_like, np.empty_like)  # one value everywhere, and the same at each replay
 
 
 def _do(function: Callable, args: _Noted, kwargs: _Noted) -> None:
