@@ -126,7 +126,7 @@ class Traced(np.ndarray):
             targets = tuple(recording.result(r) for r in results)
         else:
             function(*inputs, out=targets, **kwargs)
-        if method == "__call__" and not kwargs:
+        if method == "__call__" and not kwargs and ufunc not in (np.maximum, np.minimum):  # these take no third array
             recording.add(ufunc, *inputs, *targets)
         else:
             note = partial(function, out=tuple(map(kept, targets)), **_map(kept, kwargs))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dlgpu.backend import windows
-from dlgpu.backend.cpu.arrays import compiled, contiguous
+from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous
 from dlgpu.backend.cpu.jit import jit
 from dlgpu.backend.cpu.threads import THREADS, share
 from dlgpu.backend.cpu.tile import ROWS, columns, tile
@@ -57,7 +57,7 @@ class Walk(NamedTuple):
 @reference.convolution.on("cpu")
 def convolution(x, kernel, bias, name, strides, padding, dilation, groups):
     if not (compiled(x, kernel) and x.size and kernel.size):
-        return reference.convolution.reference(x, kernel, bias, name, strides, padding, dilation, groups)
+        return by_reference(reference.convolution, x, kernel, bias, name, strides, padding, dilation, groups)
     size = windows.output_size(x.shape[1:3], kernel.shape[:2], strides, padding, dilation)
     z = empty((len(x), *size, kernel.shape[3]), x.dtype)
     taps = tuple(tuple(i * d - pad[0] for i in range(n)) for n, d, pad in zip(kernel.shape, dilation, padding))
@@ -74,7 +74,7 @@ def convolution(x, kernel, bias, name, strides, padding, dilation, groups):
 def convolution_backward(grad, x, kernel, saved, name, needed, strides, padding, dilation, groups):
     geometry = strides, padding, dilation, groups
     if not (compiled(grad, x) and grad.size and x.size):
-        return reference.convolution_backward.reference(grad, x, kernel, saved, name, needed, *geometry)
+        return by_reference(reference.convolution_backward, grad, x, kernel, saved, name, needed, *geometry)
     if name not in ("linear", "relu"):
         grad = activation_backward(grad, saved, name)
     grad, mask = contiguous(grad), contiguous(saved) if name == "relu" else None
@@ -89,14 +89,14 @@ def convolution_backward(grad, x, kernel, saved, name, needed, strides, padding,
 @reference.convolution_data_gradient.on("cpu")
 def convolution_data_gradient(grad, kernel, size, strides, padding, dilation, groups):
     if not (compiled(grad, kernel) and grad.size and kernel.size):
-        return reference.convolution_data_gradient.reference(grad, kernel, size, strides, padding, dilation, groups)
+        return by_reference(reference.convolution_data_gradient, grad, kernel, size, strides, padding, dilation, groups)
     return _data_gradient(contiguous(grad), None, kernel, size, strides, padding, dilation, groups)
 
 
 @reference.convolution_kernel_gradient.on("cpu")
 def convolution_kernel_gradient(x, grad, window, strides, padding, dilation, groups):
     if not (compiled(x, grad) and x.size and grad.size):
-        return reference.convolution_kernel_gradient.reference(x, grad, window, strides, padding, dilation, groups)
+        return by_reference(reference.convolution_kernel_gradient, x, grad, window, strides, padding, dilation, groups)
     return _kernel_gradient(x, contiguous(grad), None, window, strides, padding, dilation, groups)[0]
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dlgpu.backend import windows
-from dlgpu.backend.cpu.arrays import contiguous
+from dlgpu.backend.cpu.arrays import by_reference, contiguous
 from dlgpu.backend.cpu.jit import jit
 from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
@@ -51,7 +51,7 @@ def _compiled(dtype):
 @reference.max_pool.on("cpu")
 def max_pool(x, window, strides, padding):
     if not _compiled(x.dtype):
-        return reference.max_pool.reference(x, window, strides, padding)
+        return by_reference(reference.max_pool, x, window, strides, padding)
     x, slide = contiguous(x), _slide(x.shape[1:3], x.shape[3], window, strides, padding)
     values = empty((len(x), slide.rows, slide.columns, slide.channels), x.dtype)
     indices = empty(values.shape, np.uint8 if window[0] * window[1] <= 256 else np.int32)
@@ -64,7 +64,7 @@ def max_pool(x, window, strides, padding):
 @reference.max_pool_scatter.on("cpu")
 def max_pool_scatter(grad, indices, size, window, strides, padding):
     if not _compiled(grad.dtype):
-        return reference.max_pool_scatter.reference(grad, indices, size, window, strides, padding)
+        return by_reference(reference.max_pool_scatter, grad, indices, size, window, strides, padding)
     slide = _slide(tuple(size), grad.shape[3], window, strides, padding)
     out = empty((len(grad), *size, slide.channels), grad.dtype)
     _loop(_scatter_images, out.size, len(out), contiguous(grad), contiguous(indices), out, slide)
@@ -74,7 +74,7 @@ def max_pool_scatter(grad, indices, size, window, strides, padding):
 @reference.max_pool_gather.on("cpu")
 def max_pool_gather(x, indices, window, strides, padding):
     if not _compiled(x.dtype):
-        return reference.max_pool_gather.reference(x, indices, window, strides, padding)
+        return by_reference(reference.max_pool_gather, x, indices, window, strides, padding)
     slide = _slide(x.shape[1:3], x.shape[3], window, strides, padding)
     out = empty(indices.shape, x.dtype)
     _loop(_gather_images, out.size, len(out), contiguous(x), contiguous(indices), out, slide)
@@ -84,7 +84,7 @@ def max_pool_gather(x, indices, window, strides, padding):
 @reference.average_pool.on("cpu")
 def average_pool(x, window, strides, padding):
     if x.dtype.kind != "f" or not _compiled(x.dtype):
-        return reference.average_pool.reference(x, window, strides, padding)
+        return by_reference(reference.average_pool, x, window, strides, padding)
     x, slide = contiguous(x), _slide(x.shape[1:3], x.shape[3], window, strides, padding)
     out = empty((len(x), slide.rows, slide.columns, slide.channels), x.dtype)
     _loop(_average_images, x.size, len(x), x, out, slide)
@@ -94,7 +94,7 @@ def average_pool(x, window, strides, padding):
 @reference.average_pool_gradient.on("cpu")
 def average_pool_gradient(grad, size, window, strides, padding):
     if grad.dtype.kind != "f" or not _compiled(grad.dtype):
-        return reference.average_pool_gradient.reference(grad, size, window, strides, padding)
+        return by_reference(reference.average_pool_gradient, grad, size, window, strides, padding)
     slide = _slide(tuple(size), grad.shape[3], window, strides, padding)
     out = empty((len(grad), *size, slide.channels), grad.dtype)
     _loop(_share_images, out.size, len(out), contiguous(grad), out, slide)
