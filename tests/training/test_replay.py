@@ -13,6 +13,12 @@ RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((70, 6), np.float32), RNG.integers(0, 2, (70, 1)).astype(np.float32)
 
 
+@pytest.fixture(autouse=True)
+def on_the_cpu():
+    with dlgpu.device("cpu"):  # where steps are replayed
+        yield
+
+
 def dense_model(*more, optimizer="adam", **compiled):
     model = dlgpu.Sequential([layers.Dense(9, activation="relu"), *more, layers.Dense(1, activation="sigmoid")])
     model.compile(optimizer=optimizer, loss="binary_crossentropy", metrics=["accuracy"], **compiled)
