@@ -18,9 +18,12 @@ C_TYPES = {
     "int": "int32",
     "unsigned": "uint32",
     "unsigned int": "uint32",
+    "long": "int64",
+    "unsigned long": "uint64",
     "long long": "int64",
     "unsigned long long": "uint64",
     "size_t": "uint64",
+    **{f"{u}int{bits}_t": f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)},
     "float": "float32",
     "double": "float64",
     "half": "float16",
@@ -29,9 +32,8 @@ C_TYPES = {
     "nv_bfloat16": "bfloat16",
 }
 
-_KERNEL = re.compile(
-    r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\(([^)]*)\)', re.DOTALL
-)
+_BOUNDS = r"(?:__launch_bounds__\s*\([^)]*\)\s*)?"
+_KERNEL = re.compile(rf'extern\s+"C"\s+__global__\s+{_BOUNDS}void\s+{_BOUNDS}(\w+)\s*\(([^)]*)\)', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,11 @@ def without_comments(source: str) -> str:
 
 
 def _parameter(declaration: str) -> Parameter:
-    words = re.sub(r"\b(?:__restrict__|volatile)\b", " ", declaration).replace("*", " * ").split()
-    *kinds, name = words
-    kind = " ".join(w for w in kinds if w not in ("const", "*"))
-    return Parameter(kind, name, "*" in kinds, "const" in kinds)
+    declaration = re.sub(r"(\w+)\s*\[\w*\]", r"* \1", declaration.partition("=")[0])  # `float x[]` is a pointer too
+    *kinds, name = re.sub(r"\b(?:__restrict__|volatile)\b", " ", declaration).replace("*", " * ").split()
+    pointer = "*" in kinds
+    target = kinds[: kinds.index("*")] if pointer else kinds  # a const after the star is the pointer's own
+    return Parameter(" ".join(w for w in target if w != "const"), name, pointer, "const" in target)
 
 
 def converted(kernel: str, parameters: Sequence[Parameter], args: Sequence[Any], dtype: Any) -> list[Any]:
@@ -94,8 +97,9 @@ def _converted(kernel: str, parameter: Parameter, value: Any, dtype: Any) -> Any
             return None
         if not hasattr(value, "dtype") or not hasattr(value, "flags") or isinstance(value, np.generic):
             raise TypeError(f"{where}: expected an array of {wanted or parameter.type}, got {type(value).__name__}")
-        if wanted is not None and value.dtype.name != wanted:
-            raise TypeError(f"{where}: expected an array of {wanted}, got {value.dtype.name}")
+        if wanted is not None and (value.dtype.name != wanted or not value.dtype.isnative):
+            got = value.dtype.name if value.dtype.isnative else f"{value.dtype.name} of another byte order"
+            raise TypeError(f"{where}: expected an array of {wanted}, got {got}")
         if not value.flags.c_contiguous:
             raise ValueError(f"{where}: expected a contiguous array, got strides {value.strides} for {value.shape}")
         if not parameter.const and isinstance(value, np.ndarray) and not value.flags.writeable:
@@ -105,9 +109,11 @@ def _converted(kernel: str, parameter: Parameter, value: Any, dtype: Any) -> Any
         raise TypeError(
             f"{where}: numbers of type {parameter.type} cannot be passed; use float, double or an integer type"
         )
+    if np.ndim(value) or not hasattr(value, "__float__"):
+        raise TypeError(f"{where}: expected a number of type {parameter.type}, got {type(value).__name__}")
     scalar = np.dtype(wanted)
     if scalar.kind in "iu":
         info = np.iinfo(scalar)
-        if int(value) != value or not info.min <= int(value) <= info.max:
+        if not info.min <= value <= info.max or int(value) != value:  # NaN is in no range
             raise ValueError(f"{where}: {value!r} is not a number of type {parameter.type}")
     return scalar.type(value)

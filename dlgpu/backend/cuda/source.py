@@ -195,8 +195,10 @@ def source(filename: str) -> Source:
 
 
 def _three(kernel: str, what: str, sizes: "int | Sequence[int]", limits: Sizes) -> Sizes:
-    lengths = (sizes,) if isinstance(sizes, (int, np.integer)) else tuple(sizes)
-    if not 1 <= len(lengths) <= 3 or any(int(n) != n or n < 0 for n in lengths):
+    lengths: tuple[Any, ...] = tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,)
+    if not 1 <= len(lengths) <= 3 or not all(
+        isinstance(n, (int, float, np.number)) and n >= 0 and float(n).is_integer() for n in lengths
+    ):
         raise ValueError(f"{kernel}: {what}: expected one to three lengths, got {sizes!r}")
     x, y, z = (*map(int, lengths), 1, 1)[:3]
     if x > limits[0] or y > limits[1] or z > limits[2]:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from dlgpu.backend.cuda.signature import without_comments
 from dlgpu.errors import DeviceError
 
 RUNTIME = Path(__file__).with_name("runtime.hpp")
@@ -50,7 +51,14 @@ def compiler_version() -> str:
 def host_source(source: str, filename: str, kernels: Sequence[str]) -> str:
     """The source with its own line numbers, dynamic shared memory by pointer, and an entry that launches by name."""
     pointer = r"\1* \2 = emulator::dynamic_shared<\1>();"
-    shared = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+)?([\w ]+?)\s+(\w+)\s*\[\s*\]\s*;")
+    align = r"(?:__align__\(\d+\)\s+)?"
+    shared = re.compile(rf"extern\s+{align}__shared__\s+{align}([\w ]+?)\s+(\w+)\s*\[\s*\]\s*;")
+    code = without_comments(source)
+    for match in shared.finditer(code):
+        before = code[: match.start()]
+        if before.count("{") == before.count("}"):
+            line = before.count("\n") + 1
+            raise KernelError(f"{filename}:{line}: the emulator needs {match[2]!r} declared inside the kernel")
     cases = "\n".join(
         f'    if (!std::strcmp(name, "{k}"))\n'
         f"        error = emulator::launch_kernel({k}, grid, block, shared, cooperative, arguments);"
@@ -84,12 +92,17 @@ def library(source: str, filename: str, kernels: Sequence[str], defines: Sequenc
         KernelError: it does not compile; the message is the compiler's, with the kernel's file and line.
     """
     sanitizers = os.environ.get(SANITIZERS, "")
+    missing = problem()
+    if missing:
+        raise DeviceError(f"Device 'emulator' is not available: {missing}")
     flags = ["-std=c++17", "-O1" if sanitizers else "-O2", "-g", "-fPIC", "-shared", "-pthread", "-fno-strict-aliasing"]
     flags += ["-ffp-contract=off"]  # else a processor with fused multiply-add would give other bits
     flags += ["-fvisibility=hidden"]  # else libraries would share variables of one name: of float and double kernels
     flags += ["-Wno-unknown-pragmas", "-Wno-attributes", *(f"-D{d}" for d in defines)]
     if sanitizers:
         flags += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+    else:
+        flags += ["-Werror=frame-larger-than=49152"]  # a thread's stack has 64 KB, and nothing guards its end
     text = host_source(source, filename, kernels)
     headers = "".join(p.read_text() for p in sorted(include.glob("*.cuh"))) if include.is_dir() else ""
     parts = (text, headers, RUNTIME.read_text(), *flags, compiler_version())
@@ -101,10 +114,13 @@ def library(source: str, filename: str, kernels: Sequence[str], defines: Sequenc
 
 
 def _compile(text: str, flags: Sequence[str], include: Path, path: Path) -> None:
-    missing = problem()
-    if missing:
-        raise DeviceError(f"Device 'emulator' is not available: {missing}")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise DeviceError(
+            f"compiled kernels cannot be kept in {path.parent} ({error.strerror}); name a folder in DLGPU_CACHE_DIR"
+        ) from None
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder, "made.so")
         command = [str(compiler()), "-x", "c++", *flags, f"-I{include}", "-include", str(RUNTIME), "-", "-o", str(made)]

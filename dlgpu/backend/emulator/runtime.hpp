@@ -448,7 +448,9 @@ template <class V>
 V emulator_shuffle(unsigned mask, V value, int source, bool inside, const char* file, int line) {
     auto slots = emulator::exchange(mask, value, file, line);
     if (!inside) return value;
-    if (!(mask >> source & 1)) emulator::fail(emulator::place(file, line) + ": shuffle from a lane outside the mask");
+    if (!((mask & emulator::existing_lanes()) >> source & 1)) {
+        emulator::fail(emulator::place(file, line) + ": shuffle from a lane outside the mask or the block");
+    }
     return emulator::slot<V>(slots[source]);
 }
 
@@ -457,7 +459,7 @@ inline int emulator_lane() { return emulator::current->linear % emulator::WARP; 
 template <class V>
 V __shfl_sync(unsigned mask, V value, int source, int width = 32, EMULATOR_HERE) {
     int lane = emulator_lane(), first = lane / width * width;
-    return emulator_shuffle(mask, value, first + source % width, true, file, line);
+    return emulator_shuffle(mask, value, first + (source & (width - 1)), true, file, line);
 }
 template <class V>
 V __shfl_up_sync(unsigned mask, V value, unsigned delta, int width = 32, EMULATOR_HERE) {

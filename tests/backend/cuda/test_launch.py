@@ -49,6 +49,25 @@ def test_the_signature_is_read_from_the_source():
     }
 
 
+def test_a_signature_can_be_written_in_many_ways():
+    code = """/* extern "C" __global__ void none(int n) */ extern "C" __global__ __launch_bounds__(256)
+    void f ( float const *__restrict__ x /* in, (n) */ , // x, really
+             float* const y, unsigned char m[], long k, uint16_t n = 3)"""
+    assert kernels_in(code) == {
+        "f": (
+            Parameter("float", "x", True, True),
+            Parameter("float", "y", True, False),
+            Parameter("unsigned char", "m", True, False),
+            Parameter("long", "k", False, False),
+            Parameter("uint16_t", "n", False, False),
+        )
+    }
+    write = dlgpu.cuda_kernel('extern "C" __global__ void write(long* y, long n) { y[0] = n; }')
+    y = np.zeros(1, np.int64)
+    write(y, -(2**40), grid=1, block=1)
+    assert y[0] == -(2**40)
+
+
 def test_numbers_become_the_types_that_the_kernel_wants():
     y = np.zeros(5, "f")
     scale(X, y, 5, 2, grid=1, block=8)
@@ -68,6 +87,12 @@ def test_numbers_become_the_types_that_the_kernel_wants():
         ((X, np.broadcast_to(np.float32(1), 1), 5, 1), ValueError, "argument 'y': the kernel may write to it"),
         ((X, Y, 5.5, 1), ValueError, "argument 'n': 5.5 is not a number of type int"),
         ((X, Y, 2**31, 1), ValueError, "argument 'n': 2147483648 is not a number of type int"),
+        ((X, Y, np.nan, 1), ValueError, "argument 'n': nan is not a number of type int"),
+        ((X, Y, None, 1), TypeError, "argument 'n': expected a number of type int, got NoneType"),
+        ((X, Y, 5, None), TypeError, "argument 'factor': expected a number of type double, got NoneType"),
+        ((X, Y, 5, X), TypeError, "argument 'factor': expected a number of type double, got ndarray"),
+        ((X, Y, 5, "2"), TypeError, "argument 'factor': expected a number of type double, got str"),
+        ((X.astype(">f4"), Y, 5, 1), TypeError, "argument 'x': .* got float32 of another byte order"),
     ],
 )
 def test_arguments_that_do_not_suit_are_named(args, error, message):
@@ -106,6 +131,9 @@ def test_an_array_of_the_host_is_an_error_while_a_gpu_is_the_current_device():
         (2**31, 32, "grid"),
         ((1, 65536), 32, "grid"),
         ((1, 1, 65536), 32, "grid"),
+        (None, 32, "grid"),
+        (1.5, 32, "grid"),
+        (1, "32", "block"),
     ],
 )
 def test_geometry_that_cannot_be_is_an_error(grid, block, what):

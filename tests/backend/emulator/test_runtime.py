@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from dlgpu.backend.cuda.user import cuda_kernel
+from dlgpu.backend.emulator import compiler
 from dlgpu.backend.emulator.compiler import KernelError
+from dlgpu.errors import DeviceError
 
 FULL = "0xffffffffu"
 
@@ -74,6 +76,7 @@ LANES = np.arange(32)
     [
         (f"__shfl_sync({FULL}, v, 5)", np.full(32, 5)),
         (f"__shfl_sync({FULL}, v, 9, 8)", LANES // 8 * 8 + 1),
+        (f"__shfl_sync({FULL}, v, (int)threadIdx.x - 1)", (LANES - 1) % 32),
         (f"__shfl_up_sync({FULL}, v, 3)", np.where(LANES >= 3, LANES - 3, LANES)),
         (f"__shfl_down_sync({FULL}, v, 3)", np.where(LANES < 29, LANES + 3, LANES)),
         (f"__shfl_down_sync({FULL}, v, 1, 4)", np.where(LANES % 4 < 3, LANES + 1, LANES)),
@@ -88,6 +91,17 @@ def test_collectives(call, expected):
     x = np.zeros(32, np.float32)
     run(f"float v = threadIdx.x; x[threadIdx.x] = {call};", x)
     np.testing.assert_array_equal(x, expected)
+
+
+def test_a_shuffle_from_a_lane_that_the_block_lacks_is_reported():
+    with pytest.raises(KernelError, match=r"kernel.cu:2: shuffle from a lane outside the mask or the block"):
+        run(f"x[threadIdx.x] = __shfl_sync({FULL}, 1.0f, 25);", np.zeros(32, "f"), block=20)
+
+
+def test_an_array_that_a_threads_stack_cannot_hold_is_an_error_of_its_function():
+    body = "float a[30000]; for (int i = 0; i < 30000; i++) a[i] = i * x[0]; __syncthreads(); x[1] = a[(int)x[2]];"
+    with pytest.raises(KernelError, match=r"(?s)test.*kernel.cu.*frame size"):
+        run(body, np.zeros(4, "f"))
 
 
 def test_half_warps_can_exchange_on_their_own():
@@ -241,3 +255,26 @@ def test_a_missing_barrier_goes_wrong_in_one_of_two_launches(from_lane, barriers
         shift = -1 if from_lane.endswith("1") else 1
         right.append(np.array_equal(y, np.roll(x, shift) * np.arange(1, 4)[:, None]))
     assert not all(right)
+
+
+def test_dynamic_shared_memory_is_declared_inside_a_kernel():
+    kernel = cuda_kernel('\nextern __shared__ float s[];\nextern "C" __global__ void f(float* x) { s[0] = x[0]; }')
+    with pytest.raises(KernelError, match=r"kernel.cu:2: the emulator needs 's' declared inside the kernel"):
+        kernel(np.zeros(1, "f"), grid=1, block=1, shared=4)
+    x = run("extern __align__(16) __shared__ float s[]; s[0] = 2; x[0] = s[0];", np.zeros(1, "f"), shared=16)
+    assert x == 2
+
+
+def test_a_folder_that_cannot_hold_compiled_kernels_is_named(tmp_path, monkeypatch):
+    folder = tmp_path / "file"
+    folder.touch()
+    monkeypatch.setenv("DLGPU_CACHE_DIR", str(folder))
+    with pytest.raises(DeviceError, match=rf"{folder}.*DLGPU_CACHE_DIR"):
+        run("x[0] = 3;", np.zeros(1, "f"))
+
+
+def test_a_kernel_where_there_is_no_compiler_says_what_it_needs(monkeypatch):
+    monkeypatch.setattr(compiler, "compiler", lambda: None)
+    monkeypatch.setattr(compiler, "compiler_version", compiler.compiler_version.__wrapped__)  # nothing is known yet
+    with pytest.raises(DeviceError, match="needs a C\\+\\+17 compiler"):
+        run("x[0] = 4;", np.zeros(1, "f"))
