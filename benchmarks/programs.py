@@ -126,7 +126,6 @@ def torch_training(
 
 def jax_layer(key: Any, *shape: int) -> dict:
     """Weights `w` of that shape and a bias `b`."""
-    import jax
     import jax.numpy as jnp
 
     return {"w": jax_weights(key, *shape), "b": jnp.zeros(shape[-1])}
