@@ -4,7 +4,7 @@
     python -m benchmarks cpu --parts programs --programs fnn,lstm --peers dlgpu,torch-fused --rounds 1
     python -m benchmarks cpu --parts sizes                      installs into fresh environments; needs the network
 
-Each (peer, case) runs in a process of its own, in turn, so that none pays for another's threads; and all again in
+Each (peer, case) runs in a process of its own, in turn, so that none pays for another's threads; and all of it again in
 each round. A number is the median over the rounds. A part that is measured anew replaces itself in the file.
 
     programs    the four programs by every peer, and by dlgpu with nothing compiled before ("dlgpu-cold")
@@ -14,8 +14,8 @@ each round. A number is the median over the rounds. A part that is measured anew
     sizes       megabytes of the installed packages, dependencies included
 
 Of each run the file has: the import, s; the first epoch, compilation included, ms, and its end, counted from the start
-of Python, s; a step, ms, the median over the later epochs; and the largest resident set, MB, of the process at the end,
-and after the import.
+of Python, s; a step, ms, the median over the later epochs, and the fastest; and the largest resident set, MB, of the
+process at the end, and after the import.
 """
 
 import argparse
@@ -36,14 +36,17 @@ from tqdm import tqdm
 
 from benchmarks import changes, programs, sizes, wider
 from benchmarks.processes import ROOT, PartError, python, run, tail
-from benchmarks.suite import cores
 from benchmarks.table import text
 
 RESULTS = ROOT / "benchmarks" / "results" / "cpu.json"
 PARTS = ("programs", "wider", "changes", "imports", "sizes")
-ON_CPU = {"CUDA_VISIBLE_DEVICES": "", "DLGPU_DEVICE": "cpu", "JAX_PLATFORMS": "cpu"}
+ON_CPU = {"CUDA_VISIBLE_DEVICES": "", "DLGPU_DEVICE": "cpu", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
 LIMIT = 900  # seconds, of one process
 COLD = "dlgpu-cold"
+IMPORT = """import time
+start = time.perf_counter()
+import {}
+print('{{"import_s": %.6f}}' % (time.perf_counter() - start))"""
 CACHED = ("dlgpu", "torch-compile")  # keep compiled code on disk
 
 
@@ -92,11 +95,7 @@ def measured(part: str, case: str, peer: str, seconds: float) -> dict:
 
 
 def one(part: str, case: str, peer: str, seconds: float) -> dict:
-    """One run of any part in this process."""
-    if part == "imports":
-        start = time.perf_counter()
-        programs.imported(peer)
-        return {"import_s": time.perf_counter() - start, "import_mb": peak_mb()}
+    """One run of any part but imports in this process."""
     if part == "changes":
         return changes.compare(*case.split("/"), seconds)
     return measured(part, case, peer, seconds)
@@ -119,12 +118,14 @@ def plan(part: str, peers: list[str], cases: list[str]) -> list[tuple[str, str]]
     return [pair for pair in pairs if not cases or part == "imports" or pair[0].split("/")[0] in cases]
 
 
-def in_a_process(part: str, case: str, peer: str, seconds: float, rounds_cache: str) -> dict:
-    """One run, or the `error` that ended it."""
+def in_a_process(part: str, case: str, peer: str, seconds: float, fresh: str = "") -> dict:
+    """One run, or the `error` that ended it; `fresh` is an empty folder for what is compiled."""
     command = [*python("benchmarks.cpu"), "--one", part, case, peer, "--seconds", str(seconds)]
-    environment = {**ON_CPU, "BEGAN": str(time.time()), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    if part == "imports":
+        command = [sys.executable, "-c", IMPORT.format(", ".join(programs.NEEDS[peer]))]
+    environment = {**ON_CPU, **programs.ENVIRONMENT.get(peer, {}), "BEGAN": str(time.time())}
     if peer == COLD:
-        environment["DLGPU_CACHE_DIR"] = rounds_cache
+        environment["DLGPU_CACHE_DIR"] = fresh
     done = run(command, LIMIT, environment)
     last = next((line for line in reversed(done.stdout.splitlines()) if line.startswith("{")), None)
     if done.returncode or last is None:
@@ -135,10 +136,11 @@ def in_a_process(part: str, case: str, peer: str, seconds: float, rounds_cache: 
 def rounds_of(part: str, pairs: list[tuple[str, str]], rounds: int, seconds: float) -> list[dict]:
     """All runs of a part; what is kept on disk is compiled before the first one."""
     ahead = [(case, peer) for case, peer in pairs if peer in CACHED and part in ("programs", "wider")]
+    ahead += pairs if part == "imports" else []
     runs: list[dict] = []
     with tqdm(total=len(ahead) + rounds * len(pairs), unit="run", desc=part, leave=False) as bar:
         for case, peer in ahead:
-            in_a_process(part, case, peer, 0, "")
+            in_a_process(part, case, peer, 0)
             bar.update()
         for i in range(rounds):
             for case, peer in pairs if i % 2 == 0 else pairs[::-1]:
@@ -154,6 +156,8 @@ def rounds_of(part: str, pairs: list[tuple[str, str]], rounds: int, seconds: flo
 
 def machine() -> dict:
     """The processor, the system and the versions of what is measured."""
+    from benchmarks.suite import cores  # brings dlgpu, which a run imports under the clock
+
     versions = {}
     for name in ("numpy", "numba", "torch", "jax", "jaxlib", "keras"):
         with contextlib.suppress(metadata.PackageNotFoundError):

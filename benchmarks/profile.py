@@ -3,10 +3,10 @@
     python -m benchmarks profile lstm
     python -m benchmarks profile cnn --epochs 50 --all
 
-A call's time is the median over the steps of that many epochs of `fit`; that of the clock itself is taken off. The step
-is timed by itself before, with no clock inside. What is outside of calls: the loop over epochs and batches, the choice
-of the rows, callbacks, the optimizer's host part, and the list of calls itself. "reference" marks a kernel that has no
-compiled version, or arrays that are not computed by a kernel of this column.
+A call's time is the median over the steps of that many epochs of `fit`; that of the clock is taken off. What is outside
+of calls is the rest of the time of these epochs: the loop over epochs and batches, the choice of the rows, callbacks,
+the optimizer's host part, and the list of calls itself; the part that comes once an epoch is told apart by fits of one
+epoch and of several. "reference" marks a kernel that has no compiled version, or an array function outside of kernels.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import functools
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,13 @@ import numpy as np
 from benchmarks import programs, wider
 
 
-def fitted(program: str) -> tuple[Any, Callable[[], object], int]:
-    """The model, what trains one epoch, and its steps."""
+def fitted(program: str) -> tuple[Any, Callable[[int], object], int]:
+    """The model, what trains it for some epochs, and the steps of one."""
     if program in wider.NETWORKS:
         model, (x, y, batch) = wider.keras_network("dlgpu", program), wider.data(program)
     else:
         model, (x, y), batch = programs.keras_model("dlgpu", program), programs.data(program), programs.BATCH
-    return model, lambda: model.fit(x, y, epochs=1, batch_size=batch, verbose=0), len(x) // batch
+    return model, lambda epochs: model.fit(x, y, epochs=epochs, batch_size=batch, verbose=0), len(x) // batch
 
 
 def name(function: Callable, args: Any) -> str:
@@ -57,50 +58,89 @@ def timed(function: Callable, found: list[int]) -> Callable:
     return watched
 
 
-def profile(program: str, epochs: int) -> tuple[list[tuple[str, str, float]], float]:
-    """Name, shapes and microseconds of each call of a step in their order, and microseconds of the step."""
-    model, epoch, steps = fitted(program)
-    for _ in range(max(2, -(-6 // steps))):
-        epoch()
+@dataclass
+class Profile:
+    """Microseconds of a step.
+
+    Attributes:
+        calls: name, shapes of the arrays, and time of each, in their order.
+        outside: the rest.
+        fitting: of the rest, what comes once a `fit`, divided by its steps.
+    """
+
+    calls: list[tuple[str, str, float]]
+    outside: float
+    fitting: float
+
+
+def profile(program: str, epochs: int) -> Profile:
+    """Train that many epochs with a clock on each recorded call."""
+    model, fit, steps = fitted(program)
+    fit(max(3, -(-6 // steps)))
     replays = [r for r in model._step.replays._known.values() if getattr(r, "tried", False)]
     if not replays:
         raise SystemExit(f"{program}: its steps are not replayed")
-    whole = []
-    for _ in range(epochs):
-        start = time.perf_counter_ns()
-        epoch()
-        whole.append((time.perf_counter_ns() - start) / steps)
+    several = 4
+    once = statistics.median(
+        several * seconds(fit, 1) - seconds(fit, several) for _ in range(max(3, epochs // several))
+    )
     calls = replays[0].recording.program
     times: list[list[int]] = [[] for _ in calls]
     rows = [(name(f, args), shapes(args)) for f, args in calls]
     for i, (function, args) in enumerate(calls):
         calls[i] = timed(function, times[i]), args
+    clock, watching = cost_of_watching()
+    rest = []
     for _ in range(epochs):
-        epoch()
-    nothing: list[int] = []
-    empty = timed(lambda: None, nothing)
-    for _ in range(1000):
-        empty()
-    clock = statistics.median(nothing)
-    return [(*row, max(0.0, statistics.median(t) - clock) / 1e3) for row, t in zip(rows, times)], statistics.median(
-        whole
-    ) / 1e3
+        before = sum(map(sum, times))
+        spent = seconds(fit, 1) * 1e9
+        rest.append((spent - (sum(map(sum, times)) - before)) / steps - len(calls) * watching)
+    found = [(*row, max(0.0, statistics.median(t) - clock) / 1e3) for row, t in zip(rows, times)]
+    return Profile(found, statistics.median(rest) / 1e3, max(0.0, once) / (several - 1) / steps * 1e6)
 
 
-def table(calls: list[tuple[str, str, float]], step: float, least: float) -> str:
+def seconds(fit: Callable, epochs: int) -> float:
+    """Of one `fit`."""
+    start = time.perf_counter()
+    fit(epochs)
+    return time.perf_counter() - start
+
+
+def cost_of_watching() -> tuple[float, float]:
+    """Nanoseconds that the clock adds to a call's time, and that it takes beside."""
+    times: list[int] = []
+    empty = timed(lambda: None, times)
+    loops = []
+    for _ in range(20):
+        times.clear()
+        start = time.perf_counter_ns()
+        for _ in range(500):
+            empty()
+        loops.append(((time.perf_counter_ns() - start) - sum(times)) / 500)
+    return statistics.median(times), min(loops)
+
+
+def table(found: Profile, least: float) -> str:
     """The calls with the longest first, those of a smaller share than `least` together."""
-    inside = sum(c[2] for c in calls)
-    width = max(len(c[0]) for c in calls) + 2
+    inside = sum(c[2] for c in found.calls)
+    step = inside + found.outside
+    width = max(len(c[0]) for c in found.calls) + 2
     lines = [f"{'call':{width}}{'us':>10}{'share':>8}  arrays"]
-    small = [c for c in calls if c[2] < least * step]
-    for call, arrays, spent in sorted(calls, key=lambda c: -c[2]):
+
+    def line(what: str, spent: float, arrays: str = "") -> None:
+        lines.append(f"{what:{width}}{spent:10.2f}{spent / step:8.1%}  {arrays[:90]}".rstrip())
+
+    for call, arrays, spent in sorted(found.calls, key=lambda c: -c[2]):
         if spent >= least * step:
-            lines.append(f"{call:{width}}{spent:10.2f}{spent / step:8.1%}  {arrays[:90]}")
+            line(call, spent, arrays)
+    small = [c[2] for c in found.calls if c[2] < least * step]
     if small:
-        lines.append(f"{f'{len(small)} smaller':{width}}{sum(c[2] for c in small):10.2f}")
-    lines.append(f"{f'all {len(calls)} calls':{width}}{inside:10.2f}{inside / step:8.1%}")
-    lines.append(f"{'outside of calls':{width}}{step - inside:10.2f}{(step - inside) / step:8.1%}")
-    return "\n".join([*lines, f"{'a step of fit':{width}}{step:10.2f}"])
+        line(f"{len(small)} smaller", sum(small))
+    line(f"all {len(found.calls)} calls", inside)
+    line("outside of calls", found.outside)
+    line("  once a fit", min(found.fitting, found.outside))
+    line("a step of fit", step)
+    return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -112,7 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--all", action="store_true", help="each call, however short")
     options = parser.parse_args(arguments)
-    print(table(*profile(options.program, options.epochs), 0.0 if options.all else 0.005))
+    print(table(profile(options.program, options.epochs), 0.0 if options.all else 0.005))
 
 
 if __name__ == "__main__":
