@@ -77,9 +77,9 @@ def test_tables_are_put_between_the_marks_of_a_page(tmp_path, monkeypatch):
         assert "2020-01-01, 2 cores of abacus" in text
 
 
-def test_every_case_of_dlgpu_is_there_for_a_peer_too():
+def test_every_case_of_dlgpu_is_there_for_pytorch_too():
     for case, works in wider.CASES.items():
-        assert {"dlgpu", "dlgpu-numpy", "torch-fused", "jax-scan"} <= set(works), case
+        assert {"dlgpu", "dlgpu-numpy", "torch-fused"} <= set(works), case
         assert set(works) <= {*programs.PEERS, "dlgpu-eager"}, case
 
 
