@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ FUNCTION = re.compile(
     r"(?:__global__|__device__)\s[\w\s<>*&]*?(?:__launch_bounds__\(\d+\)\s*)?\w+\s*\(([^()]*)\)\s*(?:const\s*)?[{:]"
 )
 DECLARATION = re.compile(r"\s*(?!return\b|else\b)(?:\w+\s+)+(?:\w+(?:\[[^]]*\])+,\s*)*\w+(?:\[[^]]*\])*$")
-TIMEOUT = 90  # seconds; a mutant may loop forever
+TIMEOUT = 60  # seconds at least; a mutant may loop forever
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,14 @@ def chosen(file: str, each: int) -> list[Mutant]:
 
 
 def tests_of(file: str) -> list[str]:
-    """The tests of a kernel file, or of all that include a header; first those of fewer and shorter modules."""
+    """A file's own tests, and a header's by all that include it; first those of fewer and shorter modules."""
     sources = {p.name: p.read_text() for p in KERNELS.glob("*.cu*")}
     users = {file}
     while more := {n for n, text in sources.items() if any(f'#include "{u}"' in text for u in users)} - users:
         users |= more
     rows = sorted((u for u in users if u.endswith(".cu")), key=lambda u: ("#ifndef" in sources[u], len(sources[u])))
-    return [f"tests/backend/cuda/test_{row.removesuffix('.cu')}.py" for row in rows]
+    tests = [f"tests/backend/cuda/test_{Path(name).stem}.py" for name in dict.fromkeys([file, *rows])]
+    return [test for test in tests if (ROOT / test).exists()]
 
 
 def run(folder: Path, tests: list[str], environment: dict[str, str], seconds: int) -> tuple[int | None, str]:
@@ -140,17 +142,26 @@ def run(folder: Path, tests: list[str], environment: dict[str, str], seconds: in
     return done.returncode, done.stdout + done.stderr
 
 
-def verdict(m: Mutant, folder: Path, environment: dict[str, str]) -> str:
+def limit(file: str, folder: Path, environment: dict[str, str]) -> int:
+    """After how many seconds a mutant hangs: five times as many as the tests take of the file as it is, and pass."""
+    began = time.monotonic()
+    status, output = run(folder, tests_of(file), environment, 20 * TIMEOUT)
+    if status != 0:
+        sys.exit(f"{file}: the tests of the file as it is do not pass:\n{output}")
+    return max(TIMEOUT, int(5 * (time.monotonic() - began)))
+
+
+def verdict(m: Mutant, folder: Path, environment: dict[str, str], seconds: int) -> str:
     """The test that caught a mutant; "SURVIVED"; or "no mutant" if it does not compile."""
     path, tests = folder / "kernels" / m.file, tests_of(m.file)
     path.write_text(m.mutated)
     try:
-        status, output = run(folder, tests, environment, TIMEOUT)
+        status, output = run(folder, tests, environment, seconds)
         if status is None:
             return "hung"
         how = ""
         if not status:
-            status, output = run(folder, tests, environment | sanitized_environment(), 10 * TIMEOUT)
+            status, output = run(folder, tests, environment | sanitized_environment(), 10 * seconds)
             how = " under AddressSanitizer"
         if "the kernel does not compile" in output:
             return "no mutant"
@@ -181,10 +192,13 @@ def main() -> int:
             shutil.copy(ROOT / "pyproject.toml", Path(top, str(i)))
             folders.put(Path(top, str(i)))
 
+        first = Path(top, "0")
+        limits = {file: limit(file, first, environment | {"PYTHONPATH": str(first)}) for file in files}
+
         def judge(m: Mutant) -> str:
             folder = folders.get()
             try:
-                return verdict(m, folder, environment | {"PYTHONPATH": str(folder)})
+                return verdict(m, folder, environment | {"PYTHONPATH": str(folder)}, limits[m.file])
             finally:
                 folders.put(folder)
 
