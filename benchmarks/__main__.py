@@ -2,13 +2,16 @@
 
     python -m benchmarks                                 every peer, every program
     python -m benchmarks --peers dlgpu,keras-jax --programs fnn,lstm --rounds 5
+    python -m benchmarks cpu --help                      all measurements on a CPU, into a file
+    python -m benchmarks profile lstm                    where the time of a step goes
+    python -m benchmarks table --into README.md          the file as tables
 
 Each (peer, program) runs in a process of its own, in turn, so that none pays for another's threads. The first epoch
 includes compilation; a step is the median over the later epochs, and over the rounds.
 """
 
 import argparse
-import importlib.util
+import importlib
 import json
 import statistics
 import subprocess
@@ -17,11 +20,14 @@ import time
 
 from tqdm import tqdm
 
-from benchmarks.programs import BATCH, NEEDS, PEERS, ROWS
+from benchmarks.programs import BATCH, PEERS, ROWS, imported, installed
+
+COMMANDS = ("cpu", "profile", "table")
 
 
 def measure(peer: str, program: str, epochs: int) -> dict:
     """Milliseconds of the first epoch, and of a step in the later ones."""
+    imported(peer)
     epoch = PEERS[peer](program)
     times = []
     for _ in range(epochs + 1):
@@ -64,10 +70,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    installed = [p for p in PEERS if all(importlib.util.find_spec(m) for m in NEEDS[p])]
-    parser.add_argument(
-        "--peers", default=",".join(installed), help=f"of {', '.join(PEERS)} (default: those installed)"
-    )
+    here = ",".join(filter(installed, PEERS))
+    parser.add_argument("--peers", default=here, help=f"of {', '.join(PEERS)} (default: those installed)")
     parser.add_argument("--programs", default=",".join(ROWS))
     parser.add_argument("--epochs", type=int, default=5, help="after the first one")
     parser.add_argument("--rounds", type=int, default=1)
@@ -91,4 +95,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
+        importlib.import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])
+    else:
+        main()

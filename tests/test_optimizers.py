@@ -526,7 +526,7 @@ def test_the_device_hears_of_the_learning_rate_only_when_it_changes():
     with dlgpu.device("cpu"):  # a view that counts its writes is NumPy's
         optimizer, w = SGD(PiecewiseConstantDecay([3], [1.0, 0.5])), weight()
     optimizer.apply_gradients([(np.ones(3), w)])
-    (kept,) = optimizer._kept
+    (kept,) = optimizer.kept
     kept.scalars = watched = kept.scalars.view(Watched)
     heard = []
     for step in range(7):
@@ -540,11 +540,11 @@ def test_the_device_hears_of_the_learning_rate_only_when_it_changes():
 def test_a_state_is_restored_into_the_same_arrays():
     ps, optimizer = parameters(), Nadam()
     train(optimizer, ps, range(2))
-    (kept,) = optimizer._kept
+    (kept,) = optimizer.kept
     before = [kept.scalars, *kept.slots.values()]
     state = optimizer.get_state()
     train(optimizer, ps, [2])
     optimizer.set_state(state)
     assert all(a is b for a, b in zip(before, [kept.scalars, *kept.slots.values()]))
-    assert optimizer._kept == [kept]
+    assert optimizer.kept == [kept]
     np.testing.assert_allclose(to_host(kept.scalars)[1:], [2, 0.9**2 * (1 - 0.96 / 2) * (1 - 0.96**2 / 2)], rtol=1e-15)

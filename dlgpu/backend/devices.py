@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dlgpu.backend.traced import Traced
 from dlgpu.errors import DeviceError, unknown_name
 
 KDL_CUDA, KDL_CUDA_MANAGED = 2, 13  # DLPack's numbers of memory that a GPU computes on
@@ -39,6 +40,14 @@ class Device:
         """The array library of this device: `numpy` or `cupy`."""
         return np if self.on_host else importlib.import_module("cupy")
 
+    def load(self) -> None:
+        """Register the kernels of this device. On a CPU they are compiled by Numba, if it is installed (DLGPU_NUMBA=0
+        leaves it out), and importing that takes half a second; until then their references run."""
+        if self.kind != "cpu":
+            importlib.import_module("dlgpu.backend.cuda.column")
+        elif os.environ.get("DLGPU_NUMBA") != "0" and importlib.util.find_spec("numba") is not None:
+            importlib.import_module("dlgpu.backend.cpu.column")
+
     def asarray(self, value: Any, dtype: Any = None) -> Any:
         """`value` as an array on this device; no copy when it is one already.
 
@@ -48,6 +57,8 @@ class Device:
         """
         value = native(value)
         if self.on_host:
+            if type(value) is Traced:  # must stay one
+                return value if dtype is None or value.dtype == dtype else value.astype(dtype)
             return np.asarray(to_host(value), dtype)
         with self.array_namespace.cuda.Device(self.index):
             return self.array_namespace.asarray(value, dtype)
@@ -102,7 +113,7 @@ def device(name: str | Device) -> Device:
     if problem:
         raise DeviceError(f"Device {str(name)!r} is not available: {problem}")
     if kind != "cpu":
-        importlib.import_module("dlgpu.backend.cuda.column")  # registers the kernels, which no CPU user waits for
+        found.load()
     return found
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from dlgpu.backend.devices import EMULATOR, array_namespace, current_device
+from dlgpu.backend.recorder import active
+from dlgpu.backend.traced import kernel_results
 from dlgpu.errors import DeviceError
 
 registry: dict[str, "Kernel"] = {}
@@ -37,11 +39,15 @@ class Kernel:
         return register
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        implementation = self.reference
         if self.columns:
             if not isinstance(args[0], np.ndarray) and any(isinstance(a, np.ndarray) for a in args):
                 raise DeviceError(f"{self.__name__}: the first array is on a GPU, another is not: move one of them")
-            return self.columns.get(column_of(args[0]), self.reference)(*args, **kwargs)
-        return self.reference(*args, **kwargs)
+            implementation = self.columns.get(column_of(args[0]), self.reference)
+        recording = active()
+        if recording is None:
+            return implementation(*args, **kwargs)
+        return kernel_results(recording, implementation, implementation is self.columns.get("cpu"), args, kwargs)
 
     def __repr__(self) -> str:
         return f"<kernel {self.__name__} on {', '.join(['reference', *sorted(self.columns)])}>"

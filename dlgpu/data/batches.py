@@ -1,6 +1,7 @@
 """Going through data in batches: arrays in any order, or streams in the order in which they come."""
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,61 @@ class Batch(NamedTuple):
         """The number of samples."""
         return len(leaves(self.x)[0])
 
+    @property
+    def layout(self) -> tuple:
+        """Shapes and dtypes, by which batches are told apart for which a step does the same."""
+        return _layout(self), self.samples
+
+    def copy_to(self, targets: list) -> None:
+        """Copy all arrays, in order, to others of their shapes."""
+        for source, target in zip(leaves(tuple(self)), targets):
+            np.copyto(target, source, casting="unsafe")
+
+
+class Rows:
+    """A Batch of some rows of ArrayData, gathered when it is asked for.
+
+    Args:
+        data: the arrays.
+        rows: a slice or an array of indices.
+    """
+
+    def __init__(self, data: "ArrayData", rows: Any):
+        self.data = data
+        self.rows = rows
+
+    @cached_property
+    def _taken(self) -> Batch:
+        return self.data.take(self.rows)
+
+    x = property(lambda self: self._taken.x)
+    y = property(lambda self: self._taken.y)
+    sample_weight = property(lambda self: self._taken.sample_weight)
+
+    def __iter__(self) -> Iterator:
+        return iter(self._taken)
+
+    @property
+    def samples(self) -> int:
+        """The number of samples."""
+        rows = self.rows
+        return len(range(self.data.samples)[rows]) if type(rows) is slice else len(rows)
+
+    @property
+    def layout(self) -> tuple:
+        """As Batch has it."""
+        return self.data.layout, self.samples
+
+    def copy_to(self, targets: list) -> None:
+        """Copy the rows of all arrays, in order, to others of their shapes."""
+        for source, target in zip(self.data.arrays, targets):
+            if type(self.rows) is slice:
+                np.copyto(target, source[self.rows], casting="unsafe")
+            elif source.dtype == target.dtype:
+                source.take(self.rows, 0, target, "clip")  # which, unlike "raise", needs no second copy
+            else:
+                np.copyto(target, source[self.rows], casting="unsafe")
+
 
 class ArrayData:
     """Arrays that are all there: any batch can be taken at any time.
@@ -40,6 +96,8 @@ class ArrayData:
         self.sample_weight = as_arrays(sample_weight, "sample_weight")
         self.samples = check_lengths(x=self.x, y=self.y, sample_weight=self.sample_weight)
         self.batch_size = int(batch_size)
+        self.arrays = leaves((self.x, self.y, self.sample_weight))
+        self.layout = _layout((self.x, self.y, self.sample_weight))
 
     def check_finite(self) -> None:
         """Raise a ValueError that names the first row with a NaN or an infinity."""
@@ -50,19 +108,17 @@ class ArrayData:
     def __len__(self) -> int:
         return -(-self.samples // self.batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Rows]:
         return self.batches()
 
-    def batches(self, order: Any = None) -> Iterator[Batch]:
+    def batches(self, order: Any = None) -> Iterator[Rows]:
         """One pass through the batches, with the samples in the order of `order` (indices) or as they are."""
         for start in range(0, self.samples, self.batch_size):
             stop = start + self.batch_size
-            yield self.take(slice(start, stop) if order is None else order[start:stop])
+            yield Rows(self, slice(start, stop) if order is None else order[start:stop])
 
     def take(self, rows: Any) -> Batch:
         """The samples at these rows: a slice or an array of indices."""
-        if isinstance(self.x, np.ndarray) and self.sample_weight is None and isinstance(self.y, np.ndarray):
-            return Batch(self.x[rows], self.y[rows])  # the plain case, at every step
         return Batch(*(map_structure(lambda a: a[rows], s) for s in (self.x, self.y, self.sample_weight)))
 
     def split(self, fraction: float) -> "tuple[ArrayData, ArrayData]":
@@ -111,6 +167,10 @@ class StreamData:
         return iter(self.source)
 
     batches: Callable = __iter__
+
+
+def _layout(fields: Any) -> tuple:
+    return tuple(str(map_structure(lambda a: (a.shape[1:], a.dtype.str), field)) for field in fields)
 
 
 def as_arrays(value: Any, name: str) -> Any:

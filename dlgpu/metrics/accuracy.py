@@ -3,6 +3,7 @@
 from typing import Any
 
 from dlgpu.backend.dispatch import array_namespace
+from dlgpu.backend.reference.counting import add_binary_matches
 from dlgpu.metrics.base import SampleMean, aligned
 
 
@@ -22,6 +23,15 @@ class BinaryAccuracy(SampleMean):
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must lie in [0, 1], got {threshold}")
         self.threshold = threshold
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:  # type: ignore[override]
+        if sample_weight is not None or getattr(y_pred, "mask", None) is not None or not self.bare(y_pred).size:
+            super().update_state(y_true, y_pred, sample_weight)
+            return
+        y_true, y_pred = aligned(self, self.bare(y_true), self.bare(y_pred))
+        if not y_pred.ndim:
+            y_true, y_pred = y_true.reshape(1), y_pred.reshape(1)
+        add_binary_matches(self.total.array, self.count.array, y_true, y_pred, self.threshold)
 
     def values(self, y_true: Any, y_pred: Any) -> Any:
         y_true, y_pred = aligned(self, y_true, y_pred)

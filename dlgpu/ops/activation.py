@@ -30,10 +30,10 @@ def activation(x: Any, name: str, bias: Tensor | None = None) -> Tensor:
     array, saved = kernels.bias_activation(x.array, raw(bias), name)
 
     def vjp(grad: Tensor) -> tuple:
-        grad_z = kernels.activation_backward(grad.array, saved, name)
         if bias is None or not bias.requires_grad:
-            return wrap(grad_z), None
-        return wrap(grad_z), wrap(grad_z.sum(axis=tuple(range(grad_z.ndim - 1))))
+            return wrap(kernels.activation_backward(grad.array, saved, name)), None
+        grad_z, grad_bias = kernels.bias_activation_backward(grad.array, saved, name)
+        return wrap(grad_z), wrap(grad_bias)
 
     def composite(x: Tensor, bias: Tensor | None) -> Tensor:
         return COMPOSITES[name](x if bias is None else x + bias)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dlgpu.backend import recorder
 from dlgpu.backend.devices import Device, current_device, device
 from dlgpu.backend.reference import random as kernels
 from dlgpu.ops.elementwise import floating
@@ -55,6 +56,11 @@ class Generator:
 
     def take(self, words: int) -> tuple[int, int]:
         """Reserve random words (a multiple of 4) and return the (seed, counter) at which they begin."""
+        if recorder.active() is not None:
+            return recorder.Drawn.several(self, lambda: self._take(words))
+        return self._take(words)
+
+    def _take(self, words: int) -> tuple[int, int]:
         with _taking:
             start = self.state
             self.counter = (self.counter + -(-words // 4)) % 2**128

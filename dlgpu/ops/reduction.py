@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from dlgpu.backend.dispatch import array_namespace
+from dlgpu.backend.reference import reduction as kernels
 from dlgpu.ops.elementwise import equal, exp, floating, log, sqrt, square, stop_gradient, where
 from dlgpu.ops.shape import axes_of, axis_of
 from dlgpu.tensor import Tensor, as_tensor, record, wrap
@@ -20,6 +21,11 @@ def _restore(x: Tensor, shape: tuple, axes: tuple) -> Tensor:
     return record(array, (x,), lambda grad: (sum(grad, axes).reshape(origin),))
 
 
+def _spread(x: Tensor, count: int, shape: tuple) -> Tensor:
+    """x / count, of one element, everywhere in `shape`."""
+    return record(kernels.spread(x.array, count, shape), (x,), lambda grad: ((sum(grad) / count).reshape(x.shape),))
+
+
 def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The sum over `axis` (all axes by default)."""
     x = as_tensor(x)
@@ -32,6 +38,8 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     x = floating(x)
     axes, shape = axes_of(axis, x.ndim), x.shape
     count = math.prod(shape[a] for a in axes)
+    if len(axes) == x.ndim and not keepdims and x.size:
+        return record(kernels.mean_of_all(x.array), (x,), lambda grad: (_spread(grad, count, shape),))
     array = x.array.mean(axis=axes, keepdims=keepdims)
     return record(array, (x,), lambda grad: (_restore(grad / count, shape, axes),))
 

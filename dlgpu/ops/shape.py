@@ -164,7 +164,7 @@ def _put(x: Tensor, index: Any, shape: tuple) -> Tensor:
     """Zeros of `shape` with `x` added at `index`: the transpose of `getitem`."""
     xp = array_namespace(x.array)
     if all(_once(i) for i in (index if isinstance(index, tuple) else (index,))):
-        array = xp.zeros(shape, x.dtype)
+        array = xp.zeros_like(x.array, shape=shape)
         array[index] = x.array
     else:
         size = math.prod(shape)

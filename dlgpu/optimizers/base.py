@@ -84,7 +84,7 @@ class Optimizer(Configurable):
         self._applied = 0
         self._rate: float | None = None  # the learning rate that is on the device
         self._flats: list[FlatParameters] = []
-        self._kept: list[Kept] = []
+        self.kept: list[Kept] = []
         self._own: list[FlatParameters] = []
         self._loaded: dict[str, np.ndarray] | None = None
         self._undecayed: tuple[set[int], str | None] = set(), None
@@ -156,16 +156,16 @@ class Optimizer(Configurable):
         for kept in made:
             if self.use_ema:
                 kept.slots["average"][...] = kept.flat.values
-            kept.take_over(self._kept)
+            kept.take_over(self.kept)
         if self._loaded is not None:
             write_slots(made, self._loaded, self.fail)
             self._loaded = None
-        self._flats, self._kept = flats, made
+        self._flats, self.kept = flats, made
         self._count_on_device()
 
     def _count_on_device(self) -> None:
         """Let the device's scalars, where they are, follow `iterations`; the next step brings the learning rate."""
-        for kept in self._kept:
+        for kept in self.kept:
             kept.write([np.nan, *self.scalars(self.iterations)])
         self._rate = None
 
@@ -180,24 +180,28 @@ class Optimizer(Configurable):
             self.build(flats)
         rate = self.learning_rate
         if rate != self._rate:
-            for kept in self._kept:
+            for kept in self.kept:
                 kept.scalars[0] = rate
             self._rate = rate
         self._applied += 1
 
-    @property
-    def phase(self) -> tuple[bool, bool, bool]:
-        """What the prepared step is to do: change the values, begin the running means, overwrite the values by them."""
+    def phase(self, ahead: int = 0) -> tuple[bool, bool, bool]:
+        """What a step is to do: change the values, begin the running means, overwrite the values by them.
+
+        Args:
+            ahead: 0 for the step that is prepared, 1 for the one that comes next.
+        """
         steps, every = self.gradient_accumulation_steps or 1, self.ema_overwrite_frequency
         if steps == 1 and not self.use_ema:
             return True, False, False
-        before = (self._applied - 1) // steps
-        return self._applied % steps == 0, before == 0, bool(every) and (before + 1) % every == 0
+        applied = self._applied + ahead
+        before = (applied - 1) // steps
+        return applied % steps == 0, before == 0, bool(every) and (before + 1) % every == 0
 
     def change(self) -> None:
         """The device's part of a step. It reads nothing back and does the same whenever the `phase` is the same: a CUDA
         graph of it can be replayed after each `prepare` that leads to the phase in which it was captured."""
-        due, first, overwrite = self.phase
+        due, first, overwrite = self.phase()
         if self.loss_scale_factor:
             for flat in self._flats:
                 flat.gradients /= self.loss_scale_factor
@@ -207,7 +211,7 @@ class Optimizer(Configurable):
             self._clip()
             if self.weight_decay and not self.decay:
                 self._decay()
-            for kept in self._kept:
+            for kept in self.kept:
                 self.update(kept.flat.values, kept.flat.gradients, kept.slots, kept.scalars)
         if self.use_ema:
             self._follow(0 if first else self.ema_momentum)
@@ -216,7 +220,7 @@ class Optimizer(Configurable):
 
     def _accumulate(self, due: bool) -> None:
         """Add the gradients to those that wait; when due they become the mean, and none wait."""
-        for kept in self._kept:
+        for kept in self.kept:
             waiting = kept.slots["accumulated_gradient"]
             waiting += kept.flat.gradients
             if due:
@@ -225,14 +229,14 @@ class Optimizer(Configurable):
 
     def _follow(self, momentum: float) -> None:
         """average += (1 - momentum) * (values - average)"""
-        for kept in self._kept:
+        for kept in self.kept:
             average = kept.slots["average"]
             average += (1 - momentum) * (kept.flat.values - average)
 
     def finalize(self) -> None:
         """Let the running means take the place of the values, if there are any: the end of training."""
         if self.use_ema:
-            for kept in self._kept:
+            for kept in self.kept:
                 kept.flat.values[...] = kept.slots["average"]
 
     def scale_loss(self, loss: Tensor) -> Tensor:
@@ -267,7 +271,7 @@ class Optimizer(Configurable):
             for flat in self._flats:
                 kernels.clip_norm(flat.gradients, total, self.global_clipnorm)
         elif self.clipnorm:
-            for kept in self._kept:
+            for kept in self.kept:
                 kernels.clip_norms(kept.flat.gradients, kept.segments, self.clipnorm)
         elif self.clipvalue:
             for flat in self._flats:
@@ -295,7 +299,7 @@ class Optimizer(Configurable):
 
     def _decay(self) -> None:
         spared, pattern = self._undecayed
-        for kept in self._kept:
+        for kept in self.kept:
             flat = kept.flat
             if not any(self._undecayed):
                 kernels.decay_weights(flat.values, kept.scalars, self.weight_decay)
@@ -312,7 +316,7 @@ class Optimizer(Configurable):
         state = {"iterations": np.array(self._applied, np.int64)}
         if isinstance(self._learning_rate, float):
             state["learning_rate"] = np.array(self._learning_rate)
-        return {**state, **read_slots(self._kept), **(self._loaded or {})}
+        return {**state, **read_slots(self.kept), **(self._loaded or {})}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         """Go on from what `get_state` returned; before `build`, the slots wait for it.
@@ -324,7 +328,7 @@ class Optimizer(Configurable):
             self.fail(f"expected a state with 'iterations', got {sorted(state)[:5]}")
         slots = {key: np.asarray(v) for key, v in state.items() if key not in ("iterations", "learning_rate")}
         if self._flats:
-            write_slots(self._kept, slots, self.fail)
+            write_slots(self.kept, slots, self.fail)
         else:
             self._loaded = slots
         self._applied = int(state["iterations"])

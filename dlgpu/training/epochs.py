@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dlgpu.backend.devices import to_host
-from dlgpu.data import ArrayData, Batch, StreamData
+from dlgpu.data import ArrayData, Batch, Rows, StreamData
 from dlgpu.ops.random import default_generator
 
 
@@ -27,16 +27,16 @@ class Epochs:
         self._wanted = steps
         self._endless = None if steps is None else self._forever()
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | Rows]:
         """The batches of the next epoch."""
         return self._pass() if self._endless is None else islice(self._endless, self._wanted)
 
-    def _pass(self) -> Iterator[Batch]:
+    def _pass(self) -> Iterator[Batch | Rows]:
         if isinstance(self.data, StreamData):
             return iter(self.data)
         return self.data.batches(default_generator().permutation(self.data.samples) if self.shuffle else None)
 
-    def _forever(self) -> Iterator[Batch]:
+    def _forever(self) -> Iterator[Batch | Rows]:
         while True:
             batches = self._pass()
             first = next(batches, None)

@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from dlgpu import losses, metrics
-from dlgpu.backend.devices import Device
+from dlgpu.backend.devices import Device, device_of
+from dlgpu.backend.dispatch import array_namespace
+from dlgpu.backend.reference.counting import add_scaled
 from dlgpu.tensor import Tensor
 
 
@@ -31,7 +33,7 @@ class Objective:
         )
         self._wanted = [[(m, False) for m in p] + [(m, True) for m in w] for p, w in zip(plain, weighted)]
         self._bound: list[list[tuple[Any, bool]]] | None = None
-        self.loss_sum: Any = 0.0
+        self.loss_sum: Any = None  # () float64 on the model's device, from the first batch on
         self.samples = 0
         self._running = False
 
@@ -71,9 +73,13 @@ class Objective:
         return total
 
     def update(self, y: Sequence, outputs: Sequence[Tensor], sample_weight: Sequence, loss: Any, samples: int) -> None:
-        """Add a batch to the sums: `loss` (an array of one element) counts once for each sample."""
-        self.loss_sum = self.loss_sum + loss.astype("float64") * samples  # as metrics: float32 cannot count far
-        self.samples += samples
+        """Add a batch to the sums: `loss` (an array of one element) counts once for each sample.
+
+        The number of samples is kept by the caller: this is what happens on the device.
+        """
+        if self.loss_sum is None:
+            self.loss_sum = array_namespace(loss).zeros((), "float64")  # as metrics: float32 cannot count far
+        add_scaled(self.loss_sum, loss, samples)
         if self._bound is None:
             self._bound = [
                 [(metrics.for_output(m, labels.shape, o.shape) if isinstance(m, str) else m, w) for m, w in wanted]
@@ -86,12 +92,16 @@ class Objective:
 
     def reset(self) -> None:
         """Begin an epoch."""
-        self.loss_sum, self.samples = 0.0, 0
+        self.samples = 0
+        if self.loss_sum is not None:
+            self.loss_sum[...] = 0
         for metric in self.metrics:
             metric.reset_state()
 
     def to(self, device: Device) -> None:
-        """Let the metrics gather where the model computes."""
+        """Let the sums be where the model computes."""
+        if self.loss_sum is not None and device_of(self.loss_sum) != device:
+            self.loss_sum = device.asarray(self.loss_sum)
         for metric in self.metrics:
             if any(v.device != device for v in metric.variables):
                 metric.to(device)
@@ -100,7 +110,7 @@ class Objective:
     def run(self) -> Iterator[None]:
         """A run. Inside another one, as `evaluate` in a callback of `fit`, it leaves that one's sums as they were."""
         outer, self._running = self._running, True
-        sums = self.loss_sum, self.samples
+        samples, loss_sum = self.samples, None if self.loss_sum is None else self.loss_sum.copy()
         states = [(v, v.array.copy()) for metric in self.metrics for v in metric.variables] if outer else []
         try:
             yield
@@ -108,7 +118,9 @@ class Objective:
             self._running = outer
             if outer:
                 self.reset()
-                self.loss_sum, self.samples = sums
+                self.samples = samples
+                if loss_sum is not None:
+                    self.loss_sum[...] = loss_sum
                 for variable, state in states:
                     variable.assign(state)
 

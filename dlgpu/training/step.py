@@ -1,14 +1,16 @@
 """The step: everything that is done with one batch. The one place that runs forward, loss, backward and update."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from dlgpu.autograd import no_grad
 from dlgpu.backend.devices import Device
 from dlgpu.backend.dispatch import is_floating
-from dlgpu.data import Batch, leaves, map_structure
+from dlgpu.data import Batch, Rows, leaves, map_structure
 from dlgpu.ops.differentiation import pull_back
 from dlgpu.parameters import FlatParameters, flatten
 from dlgpu.tensor import Tensor, wrap
+from dlgpu.training.replay import Replays, settings_of
 
 
 class Step:
@@ -26,12 +28,14 @@ class Step:
         self.optimizer = optimizer
         self.flats: list[FlatParameters] = []
         self.device: Device | None = None
+        self.replays = Replays()
         self.begin()
 
     def begin(self) -> None:
         """Look once, before a run, at what does not change during it: where the weights are and which are penalized."""
         before, self.device = self.device, self.model.device
         if self.device != before:
+            self.device.load()
             self.send = self.device.sender()
         if self.objective is not None:
             self.objective.to(self.device)
@@ -43,39 +47,69 @@ class Step:
         parameters = self.model.trainable_weights
         if not parameters:
             raise ValueError("the model has no trainable weights: is every layer frozen?")
-        self.flats = flatten(parameters, self.flats)
-        self.optimizer.build(self.flats)
+        flats = flatten(parameters, self.flats)
+        if flats != self.flats:
+            self.flats = flats
+            self.replays.forget()
+        self.optimizer.build(flats)
+        self.replays.begin(settings_of([*self.model._with_inner(), self.optimizer]))
 
-    def train(self, batch: Batch) -> None:
+    def train(self, batch: Batch | Rows) -> None:
         """Forward, loss, backward and update; the loss and metrics join the epoch's sums."""
         if not all(flat.in_place() for flat in self.flats):  # another model has trained a shared layer since
             self.begin_training()
-        x, y, sample_weight = self.place(batch)
+        self.replays.run(self, batch)
+        self.objective.samples += batch.samples
+
+    def run(self, x: Any, y: list, sample_weight: list, samples: int, prepare: Callable[[], None]) -> None:
+        """Forward, loss, backward and update: all that a step does with arrays.
+
+        Args:
+            x, y, sample_weight: from `place`.
+            samples: the length of the batch.
+            prepare: the optimizer's host part, called when nothing can fail any more.
+        """
         outputs, loss = self._forward(x, y, sample_weight, training=True)
         if not loss.requires_grad:
             raise ValueError("the loss does not depend on any trainable weight: is every layer frozen?")
         scaled = self.optimizer.scale_loss(loss)
         for flat in self.flats:
             flat.set_gradients(pull_back([scaled], [None], flat.parameters))
-        self.optimizer.apply(self.flats)
-        self._count(batch, y, outputs, sample_weight, loss)
+        prepare()
+        self.optimizer.change()
+        self._count(y, outputs, sample_weight, loss, samples)
 
-    def evaluate(self, batch: Batch) -> None:
+    def prepare(self) -> None:
+        """The host's part of an update."""
+        self.optimizer.prepare(self.flats)
+
+    def holders(self) -> Iterator[tuple[Any, str]]:
+        """The (object, attribute) of each array that `run` changes or reads, besides the batch."""
+        yield self.objective, "loss_sum"
+        yield from ((v, "array") for metric in self.objective.metrics for v in metric.variables)
+        yield from ((w, "array") for w in self.model.weights)
+        for kept in self.optimizer.kept:
+            yield kept, "scalars"
+            yield from ((kept.flat, name) for name in ("values", "gradients"))
+            yield from ((kept.slots, name) for name in kept.slots)
+
+    def evaluate(self, batch: Batch | Rows) -> None:
         """Forward and loss; they join the sums."""
         with no_grad():
             x, y, sample_weight = self.place(batch)
             outputs, loss = self._forward(x, y, sample_weight, training=False)
-            self._count(batch, y, outputs, sample_weight, loss)
+            self._count(y, outputs, sample_weight, loss, batch.samples)
+        self.objective.samples += batch.samples
 
-    def predict(self, batch: Batch) -> Any:
+    def predict(self, batch: Batch | Rows) -> Any:
         """The outputs on a batch, as NumPy arrays."""
         with no_grad():
             outputs = self.model(self.place(Batch(batch.x))[0], training=False)
         return map_structure(lambda t: t.numpy(), outputs)
 
-    def place(self, batch: Batch) -> tuple[Any, list, list]:
+    def place(self, batch: Batch | Rows) -> tuple[Any, list, list]:
         """The batch as Tensors on the model's device: inputs, and lists of targets and weights for each output."""
-        arrays, floating = leaves(batch), self.model.dtype
+        arrays, floating = leaves(tuple(batch)), self.model.dtype
         sent = iter(self.send(arrays, [floating if is_floating(a) else None for a in arrays]))
 
         def tensors(given: Any) -> Any:
@@ -111,6 +145,6 @@ class Step:
             loss = loss + penalty
         return outputs, loss
 
-    def _count(self, batch: Batch, y: list, outputs: Any, sample_weight: list, loss: Tensor) -> None:
+    def _count(self, y: list, outputs: Any, sample_weight: list, loss: Tensor, samples: int) -> None:
         with no_grad():
-            self.objective.update(y, leaves(outputs), sample_weight, loss.array, batch.samples)
+            self.objective.update(y, leaves(outputs), sample_weight, loss.array, samples)

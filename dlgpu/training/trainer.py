@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dlgpu import optimizers
-from dlgpu.data import ArrayData, Batch, StreamData, as_data, leaves
+from dlgpu.data import ArrayData, Batch, Rows, StreamData, as_data, leaves
 from dlgpu.training.callbacks import Callback, CallbackList, History
 from dlgpu.training.epochs import Epochs, first_batch, length, with_class_weight
 from dlgpu.training.interrupt import deferred_interrupt
@@ -52,6 +52,7 @@ class Trainer:
         loss_weights: Any = None,
         metrics: Any = None,
         weighted_metrics: Any = None,
+        run_eagerly: bool = False,
     ) -> None:
         """Say what to train for and how.
 
@@ -61,19 +62,32 @@ class Trainer:
             loss_weights: factors on the losses of several outputs.
             metrics: a list of names, Metrics or functions.
             weighted_metrics: the same, on samples weighted by sample_weight and class_weight.
+            run_eagerly: run the layers' Python at every step. By default a step is recorded and then replayed: what
+                layers print or count in Python happens at the first steps only.
         Raises:
             ValueError: an unknown name; the message names the nearest known one.
         """
         chosen = optimizers.get(optimizer)
         objective = Objective(loss, loss_weights, metrics, weighted_metrics, self.output_names)
         self.optimizer, self._step = chosen, Step(self, objective, chosen)
+        self.run_eagerly = run_eagerly
         self._compiled = {
             "optimizer": chosen,
             "loss": loss,
             "loss_weights": loss_weights,
             "metrics": metrics,
             "weighted_metrics": weighted_metrics,
+            "run_eagerly": run_eagerly,
         }
+
+    @property
+    def run_eagerly(self) -> bool:
+        """Whether every step runs the layers' Python; see `compile`."""
+        return self._require_compiled().replays.eager
+
+    @run_eagerly.setter
+    def run_eagerly(self, value: bool) -> None:
+        self._require_compiled().replays.eager = bool(value)
 
     @property
     def output_names(self) -> list[str]:
@@ -202,7 +216,7 @@ class Trainer:
             raise ValueError("x: the generator gave no batch; it may have ended in an earlier epoch")
         return _read(logs)
 
-    def train_step(self, data: Batch) -> Mapping:
+    def train_step(self, data: "Batch | Rows") -> Mapping:
         """Train on one batch. A subclass may do it in a way of its own.
 
         Args:
@@ -214,7 +228,7 @@ class Trainer:
         step.train(data)
         return Results(step.objective)
 
-    def test_step(self, data: Batch) -> Mapping:
+    def test_step(self, data: "Batch | Rows") -> Mapping:
         """Evaluate one batch; see `train_step`."""
         step = self._require_compiled()
         step.evaluate(data)
@@ -234,7 +248,7 @@ class Trainer:
             labels = step.for_outputs(data.y, "y")
             step.objective.check_labels(labels, [(data.samples, *o.shape[1:]) for o in leaves(outputs)])
 
-    def _check_first(self, data: ArrayData | StreamData, number: int, batch: Batch, step: Step) -> None:
+    def _check_first(self, data: ArrayData | StreamData, number: int, batch: "Batch | Rows", step: Step) -> None:
         """A look at the first batch of each pass through a stream, of which nothing is known before it comes."""
         if number == 0 and isinstance(data, StreamData):
             self._check(ArrayData(*batch), step)
@@ -288,7 +302,7 @@ class Trainer:
         callbacks: Sequence[Callback] | None = None,
     ) -> Any:
         """The outputs for all samples of x, as one NumPy array, or a list of them for several outputs."""
-        data = as_data(x, None, None, batch_size)
+        data: Any = as_data(x, None, None, batch_size)
         step = self._step or Step(self)
         step.begin()
         shown = progress(0 if verbose == 2 else verbose)

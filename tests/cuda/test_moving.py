@@ -69,7 +69,7 @@ def test_a_model_is_moved_in_the_middle_of_training_with_its_optimizer_and_metri
             assert str(model.device) == (target if moves else str(dlgpu.current_device()))
             assert model.optimizer.iterations == 6
             if moves:
-                kept = [a for k in model.optimizer._kept for a in (k.scalars, *k.slots.values())]
+                kept = [a for k in model.optimizer.kept for a in (k.scalars, *k.slots.values())]
                 assert {str(device_of(a)) for a in kept} == {target}
                 assert {str(v.device) for m in model.metrics for v in m.variables} == {target}
             return found

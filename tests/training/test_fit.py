@@ -444,7 +444,7 @@ def test_the_loss_of_many_samples_is_summed_without_loss():
     model = Sequential([Dense(1, input_shape=(1,), kernel_initializer="zeros")])
     model.compile("sgd", "mse")
     objective = model._step.objective
-    objective.loss_sum, objective.samples = 2.0**24, 2**24
+    objective.loss_sum, objective.samples = model.device.asarray(np.array(2.0**24)), 2**24
     model._step.evaluate(Batch(np.zeros((1, 1), "float32"), np.ones((1, 1), "float32")))
     assert float(objective.loss_sum) == 2**24 + 1
 

@@ -46,6 +46,13 @@ def activation_backward(grad, saved, name):
 
 
 @kernel
+def bias_activation_backward(grad, saved, name):
+    """The gradient of `bias_activation` by x, that of `activation_backward`, and by the bias, its sum: (units,)."""
+    grad_z = activation_backward(grad, saved, name)
+    return grad_z, grad_z.sum(axis=tuple(range(grad_z.ndim - 1)))
+
+
+@kernel
 def dense(x, kernel, bias, name):
     """activation(x @ kernel + bias).
 

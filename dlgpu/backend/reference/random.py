@@ -86,9 +86,15 @@ def random_normal(out, mean, stddev, seed, counter):
 
     z[2i], z[2i + 1] = r cos(a), r sin(a);  r = sqrt(-2 log u[2i]),  a = 2 pi u[2i + 1],  u = (word + 1/2) / 2**32
     """
-    xp, pairs = array_namespace(out), -(-out.size // 2)
-    double = out.dtype == np.float64
-    words = (philox_draws if double else philox_words)(xp, 2 * pairs, seed, counter)
+    words = (philox_draws if out.dtype == np.float64 else philox_words)(
+        array_namespace(out), out.size + out.size % 2, seed, counter
+    )
+    box_muller(words, out, mean, stddev)
+
+
+def box_muller(words, out, mean, stddev):
+    """Normally distributed `out` from as many random words, or draws for float64, and one more if that is odd."""
+    xp, double = array_namespace(out), out.dtype == np.float64
     uniform = words.astype(xp.float64 if double else xp.float32)
     uniform += 0.5
     uniform *= 2.0**-64 if double else 2.0**-32
@@ -123,9 +129,13 @@ def random_permutation(out, seed, counter):
 
     The number itself replaces the draw's low bits, so that no two are equal and every sort gives the same order.
     """
+    sort_by_draws(philox_draws(array_namespace(out), len(out), seed, counter), out)
+
+
+def sort_by_draws(draws, out):
+    """0 ... n - 1 in the order of as many draws, which are overwritten."""
     xp, n = array_namespace(out), len(out)
     mask = xp.uint64((1 << max(n - 1, 0).bit_length()) - 1)
-    draws = philox_draws(xp, n, seed, counter)
     draws &= ~mask
     draws |= xp.arange(n, dtype=xp.uint64)
     draws.sort()

@@ -1,0 +1,15 @@
+"""Every domain of the CPU column: importing this registers its compiled loops."""
+
+from dlgpu.backend.cpu import (
+    activation,
+    convolution,
+    counting,
+    embedding,
+    normalization,
+    pooling,
+    random,
+    recurrent,
+    reduction,
+    softmax,
+    update,
+)

@@ -1,0 +1,288 @@
+"""Recurrent networks on a CPU: each thread takes its rows of the batch through the whole sequence.
+
+Arrays lie as (time, batch, columns), so that each step is one matrix. A column of ones after the inputs makes the bias
+a row of the kernel, in the product and in its gradient.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from dlgpu.backend.cpu import recurrent_cells as cells
+from dlgpu.backend.cpu.arrays import by_reference, compiled
+from dlgpu.backend.cpu.product import LANES, multiply, multiply_transposed, pack
+from dlgpu.backend.cpu.threads import share
+from dlgpu.backend.recorder import call, empty
+from dlgpu.backend.reference import recurrent as reference
+
+SMALL = 1 << 16  # weights up to which their gradient is faster by loops than by BLAS
+SHARED = 1 << 21  # multiplications from which it pays to wake another thread
+
+
+@reference.simple_rnn.on("cpu")
+def simple_rnn(x, kernel, recurrent_kernel, bias, hidden, mask):
+    if not compiled(x):
+        return by_reference(reference.simple_rnn, x, kernel, recurrent_kernel, bias, hidden, mask)
+    inputs, absent = inputs_of(x, mask)
+    units = len(recurrent_kernel)
+    weights, kernel = packed(recurrent_kernel, [units]), packed(kernel, [units], bias=bias, ones=True)
+    states = room_for_states(hidden, inputs, units)
+    drive, product = (empty((len(x), w.shape[1]), x.dtype) for w in (kernel, weights))
+    whole(cells.simple_rnn_steps, weights, states, kernel, inputs, absent, states, drive, product)
+    return batch_first(states[1:]), states[-1], (inputs, states, absent)
+
+
+@reference.simple_rnn_backward.on("cpu")
+def simple_rnn_backward(kernel, recurrent_kernel, saved, grads, wanted):
+    if not compiled(kernel):
+        return by_reference(reference.simple_rnn_backward, kernel, recurrent_kernel, saved, grads, wanted)
+    inputs, states, absent = saved
+    arrived, grad_h = time_first(grads[0], states), final(grads[1], states)
+    weights, product = backward_product(recurrent_kernel, states)
+    grad_z = room_for_grad(1, states)
+    whole(cells.simple_rnn_steps_back, weights, states, arrived, absent, states, product, grad_h, grad_z)
+    call(cells.add_columns, product, grad_h)
+    by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
+    if not wanted[1]:
+        return by_x, None, None, None, grad_h
+    return by_x, by_kernel[:-1], over_time(states[:-1], grad_z, recurrent_kernel.shape[1]), by_kernel[-1], grad_h
+
+
+@reference.lstm.on("cpu")
+def lstm(x, kernel, recurrent_kernel, bias, hidden, cell, mask):
+    if not compiled(x):
+        return by_reference(reference.lstm, x, kernel, recurrent_kernel, bias, hidden, cell, mask)
+    inputs, absent = inputs_of(x, mask)
+    units, halved = len(recurrent_kernel), (True, True, False, True)
+    weights = packed(recurrent_kernel, [4 * units], halved)
+    kernel = packed(kernel, [4 * units], halved, bias, ones=True)
+    gates = empty((*inputs.shape[:2], kernel.shape[1]), x.dtype)
+    states, memory = room_for_states(hidden, inputs, units), room_for_states(cell, inputs, units)
+    bounded, product = empty(states[1:].shape, x.dtype), empty(gates.shape[1:], x.dtype)
+    whole(cells.lstm_steps, weights, states, kernel, inputs, absent, gates, states, memory, bounded, product)
+    return batch_first(states[1:]), states[-1], memory[-1], (inputs, gates, states, memory, bounded, absent)
+
+
+@reference.lstm_backward.on("cpu")
+def lstm_backward(kernel, recurrent_kernel, saved, grads, wanted):
+    if not compiled(kernel):
+        return by_reference(reference.lstm_backward, kernel, recurrent_kernel, saved, grads, wanted)
+    inputs, gates, states, memory, bounded, absent = saved
+    arrived, grad_h, grad_c = time_first(grads[0], states), final(grads[1], states), final(grads[2], states)
+    grad_z = room_for_grad(4, states)
+    weights, product = backward_product(recurrent_kernel, states)
+    by_state = product, grad_h, grad_c, grad_z
+    whole(cells.lstm_steps_back, weights, states, arrived, absent, gates, memory, bounded, *by_state)
+    call(cells.add_columns, product, grad_h)
+    by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
+    if not wanted[1]:
+        return by_x, None, None, None, grad_h, grad_c
+    return (
+        by_x,
+        by_kernel[:-1],
+        over_time(states[:-1], grad_z, recurrent_kernel.shape[1]),
+        by_kernel[-1],
+        grad_h,
+        grad_c,
+    )
+
+
+@reference.gru.on("cpu")
+def gru(x, kernel, recurrent_kernel, bias, hidden, mask, reset_after):
+    if not compiled(x):
+        return by_reference(reference.gru, x, kernel, recurrent_kernel, bias, hidden, mask, reset_after)
+    inputs, absent = inputs_of(x, mask)
+    units, parts = len(recurrent_kernel), [2 * len(recurrent_kernel), len(recurrent_kernel)]
+    weights, candidate = (packed(w, [w.shape[1]], h) for w, h in zip(split(recurrent_kernel), [(True,), (False,)]))
+    bias, state_bias = gru_biases(bias, recurrent_kernel, reset_after)
+    kernel = packed(kernel, parts, (True, True, False), bias, ones=True)
+    gates = empty((*inputs.shape[:2], kernel.shape[1]), x.dtype)
+    states = room_for_states(hidden, inputs, units)
+    inner = empty(states[1:].shape, x.dtype)  # h[t-1] @ recurrent_g + recurrent_bias_g, or r * h[t-1]
+    product, part = (empty((len(x), w.shape[1]), x.dtype) for w in (weights, candidate))
+    by_step = inputs, absent, gates, states, inner
+    whole(cells.gru_steps, weights, states, candidate, state_bias, kernel, *by_step, product, part, reset_after)
+    return batch_first(states[1:]), states[-1], (inputs, gates, states, inner, absent)
+
+
+@reference.gru_backward.on("cpu")
+def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
+    if not compiled(kernel):
+        return by_reference(reference.gru_backward, kernel, recurrent_kernel, saved, grads, wanted, reset_after)
+    inputs, gates, states, inner, absent = saved
+    arrived, grad_h = time_first(grads[0], states), final(grads[1], states)
+    units = len(recurrent_kernel)
+    grad_z, grad_inner = room_for_grad(3, states), room_for_grad(1, states)
+    (weights, product), (candidate, part) = (backward_product(w, states) for w in split(recurrent_kernel))
+    by_state = product, part, grad_h, grad_z, grad_inner, reset_after
+    whole(cells.gru_steps_back, weights, states, candidate, arrived, absent, gates, states, inner, *by_state)
+    call(cells.add_columns, product, grad_h)
+    by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
+    if not wanted[1]:
+        return by_x, None, None, None, grad_h
+    by_recurrent = empty((units, 3 * units), inner.dtype)
+    by_sigmoids, by_candidate = split(by_recurrent)
+    over_time(states[:-1], grad_z, 2 * units, by_sigmoids)
+    over_time(states[:-1] if reset_after else inner, grad_inner, units, by_candidate)
+    by_bias = by_kernel[-1]
+    if reset_after:  # beside the state the bias of z and r is the same, that of g is inside
+        by_bias = empty((2, 3 * units), inner.dtype)
+        call(np.copyto, by_bias, by_kernel[-1])
+        call(np.sum, rows(grad_inner[..., :units]), 0, None, by_bias[1, 2 * units :])
+    return by_x, by_kernel[:-1], by_recurrent, by_bias, grad_h
+
+
+def whole(loop, weights, states, *args):
+    """The loop over all steps of a sequence."""
+    parallel(loop, states.shape[1], states.size * weights.shape[1], weights, *args)
+
+
+def parallel(loop, many, work, *args):
+    """loop(*args, low, high) for so many rows; by several threads, if there is work enough for them."""
+    if work < SHARED:
+        call(loop, *args, 0, many)
+    else:
+        call(share, loop, many, 1, *args)
+
+
+def inputs_of(x, mask):
+    """(time, batch, features + 1), the last column ones, masked steps zeros; and the samples that sit a step out."""
+    batch, time, features = x.shape
+    inputs = empty((time, batch, features + 1), x.dtype)
+    values = inputs[..., :-1]
+    call(np.copyto, values, x.transpose(1, 0, 2))
+    call(np.copyto, inputs[..., -1], 1)
+    if mask is None:
+        return inputs, empty((time, 0), bool)
+    absent = empty((time, batch), bool)
+    call(np.logical_not, mask.T, absent)
+    call(np.copyto, values, 0, "same_kind", absent[..., None])
+    return inputs, absent
+
+
+def packed(weights, parts, halved=(False,), bias=None, ones=False):
+    """Weights (rows, columns) in panels, with zeros after each of the parts up to full lanes.
+
+    Args:
+        parts: how many columns each part has.
+        halved: of equal shares of the columns, which are halved.
+        bias: (columns,) or None for zeros: one more row, if `ones`.
+    """
+    made = empty((len(weights) + ones, sum(map(full_lanes, parts))), weights.dtype)
+    panels = empty(made.shape, made.dtype)
+    scale, lanes = factors_and_lanes(tuple(parts), halved, weights.dtype)
+    call(pack, weights, empty(0, weights.dtype) if bias is None else bias, scale, lanes, made, panels)
+    return panels
+
+
+@cache
+def factors_and_lanes(parts, halved, dtype):
+    """For each column: 1/2 in the shares that are halved, else 1; and its place."""
+    starts = np.cumsum([0, *map(full_lanes, parts)])
+    lanes = np.concatenate([np.arange(start, start + part) for start, part in zip(starts, parts)])
+    return np.repeat(np.where(halved, 0.5, 1), len(lanes) // len(halved)).astype(dtype), lanes
+
+
+def full_lanes(columns):
+    return -(-columns // LANES) * LANES
+
+
+def split(weights):
+    """The columns of z and r, and those of g."""
+    units = weights.shape[1] // 3
+    return weights[:, : 2 * units], weights[:, 2 * units :]
+
+
+def gru_biases(bias, weights, reset_after):
+    """All that is added before the activations, beside the inputs, and recurrent_bias_g."""
+    units, width = weights.shape
+    inside = empty(units, weights.dtype)
+    if bias is None or not reset_after:
+        call(np.copyto, inside, 0)
+        return bias, inside
+    beside = empty(width, weights.dtype)
+    call(np.copyto, beside, bias[0])
+    call(np.add, beside[: 2 * units], bias[1, : 2 * units], beside[: 2 * units])
+    call(np.copyto, inside, bias[1, 2 * units :])
+    return beside, inside
+
+
+def backward_product(weights, states):
+    """The weights transposed, in full lanes, and zeros for what is multiplied by them, (batch, columns)."""
+    turned = packed(weights.T, [len(weights)])
+    product = empty((states.shape[1], turned.shape[1]), states.dtype)
+    call(np.copyto, product, 0)
+    return turned, product
+
+
+def room_for_states(first, like, units):
+    """(time + 1, batch, units) of which only the first step is set."""
+    states = empty((len(like) + 1, like.shape[1], units), like.dtype)
+    call(np.copyto, states[0], 0 if first is None else first)
+    return states
+
+
+def time_first(sequence, states):
+    """(batch, time, units) as (time, batch, units), contiguous; without units if None."""
+    if sequence is None:
+        return empty((len(states) - 1, states.shape[1], 0), states.dtype)
+    turned = sequence.transpose(1, 0, 2)
+    if turned.flags.c_contiguous and turned.flags.writeable:
+        return turned
+    made = empty(turned.shape, turned.dtype)
+    call(np.copyto, made, turned)
+    return made
+
+
+def batch_first(steps):
+    """(time, batch, columns) as (batch, time, columns); a view."""
+    return steps.transpose(1, 0, 2)
+
+
+def final(grad, states):
+    """The gradient of a final state, zeros for None, in memory of its own."""
+    made = empty(states[0].shape, states.dtype)
+    call(np.copyto, made, 0 if grad is None else grad)
+    return made
+
+
+def room_for_grad(parts, states):
+    """(time, batch, columns) for the gradients of so many parts, in full lanes."""
+    time, batch, units = states.shape
+    return empty((time - 1, batch, full_lanes(parts * units)), states.dtype)
+
+
+def by_inputs(inputs, kernel, grad_z, wanted):
+    """The gradients of x and of the kernel with the bias as its last row, None for one not wanted."""
+    by_x = by_kernel = None
+    features, columns = kernel.shape
+    if wanted[0]:
+        weights = packed(kernel.T, [features])
+        made = empty((*grad_z.shape[:2], weights.shape[1]), kernel.dtype)
+        parallel(multiply, len(rows(made)), grad_z.size * features, rows(grad_z), weights, rows(made))
+        by_x = empty((*grad_z.shape[:2], features), kernel.dtype)
+        call(np.copyto, by_x, made[..., :features])
+        by_x = batch_first(by_x)
+    if wanted[1]:
+        by_kernel = over_time(inputs, grad_z, columns)
+    return by_x, by_kernel
+
+
+def over_time(values, grad_z, columns, out=None):
+    """The sum of values.T @ grad_z[..., :columns] over all steps and samples."""
+    many = values.shape[2]
+    if out is None:
+        out = empty((many, columns), values.dtype)
+    if many * columns > SMALL:
+        call(np.matmul, rows(values).T, rows(grad_z[..., :columns]), out)
+        return out
+    made = empty((many, full_lanes(columns)), values.dtype)
+    parallel(multiply_transposed, many, values.size * columns, rows(values), rows(grad_z), made)
+    call(np.copyto, out, made[:, :columns])
+    return out
+
+
+def rows(steps):
+    """(time, batch, columns) as (time * batch, columns); a view of a contiguous array or of some of its columns."""
+    time, batch, columns = steps.shape
+    return steps.reshape(time * batch, columns)

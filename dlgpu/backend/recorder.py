@@ -1,0 +1,158 @@
+"""What a step does to arrays, recorded once and replayed: a flat list of calls on memory that stays where it is.
+
+The kernels of the CPU column note their own calls by `call`, on memory from `empty`; `traced` notes everything else.
+"""
+
+import math
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+ALIGNMENT = 64  # bytes: a cache line, and the longest vector
+
+
+class _State(threading.local):
+    recording: "Recording | None" = None
+
+
+_state = _State()
+
+
+def call(function: Callable, *args: Any) -> None:
+    """function(*args), which writes its results into arrays among the args; recorded, if a step is being recorded."""
+    if _state.recording is not None:
+        _state.recording.add(function, *args)
+    function(*args)
+
+
+def empty(shape: Any, dtype: Any) -> np.ndarray:
+    """An array of undefined values, on memory that a recorded step keeps."""
+    return np.empty(shape, dtype) if _state.recording is None else _state.recording.memory.empty(shape, dtype)
+
+
+def active() -> "Recording | None":
+    """The recording in progress in this thread."""
+    return _state.recording
+
+
+class NotReplayable(Exception):
+    """The step did something that a list of calls cannot do again."""
+
+
+class Memory:
+    """Blocks for arrays. One is used again as soon as nobody refers to its array any more: at each replay alike."""
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[np.ndarray]] = {}
+
+    def empty(self, shape: Any, dtype: Any) -> np.ndarray:
+        """An array of undefined values."""
+        count = math.prod(shape) if isinstance(shape, tuple) else int(shape)
+        size = -(-count * np.dtype(dtype).itemsize // ALIGNMENT) * ALIGNMENT
+        if not size:
+            return np.empty(shape, dtype)
+        free = self._free.setdefault(size, [])
+        block = free.pop() if free else _aligned(size)
+        array = np.frombuffer(block, dtype, count)
+        # the base of the array and of all its views is a memoryview, which lives as long as one of them
+        weakref.finalize(array.base, free.append, block).atexit = False
+        return array.reshape(shape)
+
+
+def _aligned(size: int) -> np.ndarray:
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size]
+
+
+def kept(array: np.ndarray) -> np.ndarray:
+    """The same values at the same place, without a lease on them: what the recorded call refers to."""
+    root = array
+    while isinstance(root, np.ndarray) and root.base is not None:
+        root = root.base
+    block = root.obj if isinstance(root, memoryview) else None
+    if not isinstance(block, np.ndarray):
+        return array.view(np.ndarray)
+    return np.ndarray(array.shape, array.dtype, block, array.ctypes.data - block.ctypes.data, array.strides)
+
+
+class Drawn(int):
+    """A number that is drawn anew at each replay, such as the position of a random generator."""
+
+    uses: list
+
+    @classmethod
+    def several(cls, source: Any, draw: Callable[[], tuple]) -> tuple:
+        """The numbers that `draw` takes from `source` (whose `state` can be set), now and at each replay."""
+        numbers = tuple(map(cls, draw()))
+        for n in numbers:
+            n.uses = []
+        assert _state.recording is not None
+        _state.recording.sources.append(source)
+        _state.recording.program.append((_redraw, (draw, numbers)))
+        return numbers
+
+
+def _redraw(draw: Callable[[], tuple], numbers: tuple) -> None:
+    for number, value in zip(numbers, draw()):
+        for args, place in number.uses:
+            args[place] = value
+
+
+class Recording:
+    """The calls of one step.
+
+    Attributes:
+        program: (function, args) in order.
+        memory: where the arrays live that the step makes.
+        sources: of the numbers that each replay draws.
+    """
+
+    def __init__(self, memory: "Memory | None" = None) -> None:
+        self.program: list[tuple[Callable, Any]] = []
+        self.memory = memory or Memory()
+        self.sources: list = []
+        self.inside = False  # a kernel that notes its own calls
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Record what happens inside the `with`, in this thread."""
+        outer, _state.recording = _state.recording, self
+        try:
+            yield
+        finally:
+            _state.recording = outer
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Record nothing inside the `with`."""
+        _state.recording = None
+        try:
+            yield
+        finally:
+            _state.recording = self
+
+    def replay(self) -> None:
+        """Do all of it again."""
+        for function, args in self.program:
+            function(*args)
+
+    def add(self, function: Callable, *args: Any) -> None:
+        """Note a call."""
+        own: Any = [kept(a) if isinstance(a, np.ndarray) else a for a in args]
+        for place, number in enumerate(args):
+            if isinstance(number, Drawn):
+                number.uses.append((own, place))
+        self.program.append((function, own))
+
+    def result(self, value: Any) -> Any:
+        """`value`, the array or scalar that a call has just made, copied to where each replay is to put it."""
+        axes = sorted(range(value.ndim), key=lambda axis: -abs(value.strides[axis]))  # the same order in memory
+        made = self.memory.empty(tuple(value.shape[axis] for axis in axes), value.dtype)
+        made = made.transpose(np.argsort(axes)) if axes else made
+        made[...] = value
+        return made

@@ -1,0 +1,227 @@
+"""A step that is replayed gives the bits of one that runs as written, and is recorded anew where it would not."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import dlgpu
+from dlgpu import layers, ops
+from dlgpu.training.replay import Replay
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.standard_normal((70, 6), np.float32), RNG.integers(0, 2, (70, 1)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu():
+    with dlgpu.device("cpu"):  # where steps are replayed
+        yield
+
+
+def dense_model(*more, optimizer="adam", **compiled):
+    model = dlgpu.Sequential([layers.Dense(9, activation="relu"), *more, layers.Dense(1, activation="sigmoid")])
+    model.compile(optimizer=optimizer, loss="binary_crossentropy", metrics=["accuracy"], **compiled)
+    return model
+
+
+def replays(model):
+    """For each layout of a batch: whether its step is replayed."""
+    return [type(found) is Replay and found.tried for found in model._step.replays._known.values()]
+
+
+def both(make, train):
+    """What `train` returns and the weights it leaves, with steps replayed and as written."""
+    found = []
+    for eagerly in (False, True):
+        dlgpu.set_random_seed(1)
+        model = make(run_eagerly=eagerly)
+        result = train(model)
+        found.append((result, [w.numpy().copy() for w in model.weights], model))
+    return found
+
+
+def assert_same_bits(make, train):
+    """Returns the model of which steps were replayed."""
+    (result, weights, model), (written, expected, _) = both(make, train)
+    assert result == written
+    for w, e in zip(weights, expected):
+        assert w.tobytes() == e.tobytes()
+    return model
+
+
+def fit(model, x=X, y=Y, epochs=4, **more):
+    return model.fit(x, y, epochs=epochs, verbose=0, **more).history
+
+
+FUNCTIONAL = {"a": RNG.standard_normal((64, 4), np.float32), "b": RNG.integers(0, 5, (64, 3))}
+
+
+def two_inputs(**compiled):
+    a, b = layers.Input((4,), name="a"), layers.Input((3,), dtype="int64", name="b")
+    embedded = layers.LSTM(5)(layers.Embedding(5, 4, mask_zero=True)(b))
+    joined = layers.Concatenate()([layers.Dense(3, "tanh")(a), embedded])
+    model = dlgpu.Model([a, b], [layers.Dense(2, "softmax", name="c")(joined), layers.Dense(1, name="d")(joined)])
+    model.compile("rmsprop", loss={"c": "sparse_categorical_crossentropy", "d": "mse"}, **compiled)
+    return model
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        lambda: [],
+        lambda: [layers.Dropout(0.4), layers.BatchNormalization()],
+        lambda: [layers.GaussianNoise(0.1), layers.LayerNormalization()],
+        lambda: [layers.Reshape((3, 3)), layers.SimpleRNN(4, return_sequences=True), layers.GRU(4)],
+        lambda: [
+            layers.Reshape((3, 3, 1)),
+            layers.Conv2D(2, 2, activation="gelu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+        ],
+    ],
+)
+def test_replayed_steps_give_the_bits_of_written_ones(more):
+    model = assert_same_bits(lambda **c: dense_model(*more(), **c), fit)
+    assert replays(model) == [True, True]  # whole batches, and the last one
+
+
+def test_a_graph_with_dictionaries_masks_and_two_losses_is_replayed():
+    y = {"c": RNG.integers(0, 2, 64), "d": RNG.standard_normal((64, 1))}
+    model = assert_same_bits(two_inputs, lambda m: fit(m, FUNCTIONAL, y, batch_size=16))
+    assert replays(model) == [True]
+
+
+def test_sample_and_class_weights_are_replayed():
+    weights = RNG.uniform(0, 2, 70).astype(np.float32)
+    model = assert_same_bits(dense_model, lambda m: fit(m, sample_weight=weights, class_weight={0: 2.0}))
+    assert replays(model) == [True, True]
+
+
+def changed(how):
+    """Training in which something changes between two calls of fit."""
+
+    def train(model):
+        first = fit(model)
+        how(model)
+        return first, fit(model, batch_size=10)
+
+    return train
+
+
+def change_weights(model):
+    model.set_weights([w * 0.5 for w in model.get_weights()])
+
+
+def change_rate(model):
+    model.optimizer.learning_rate = 0.1
+
+
+def freeze(model):
+    model.layers[0].trainable = False
+
+
+def change_dropout(model):
+    model.layers[1].rate = 0.8
+
+
+@pytest.mark.parametrize("how", [change_weights, change_rate, freeze, change_dropout])
+def test_what_changes_between_epochs_is_honoured(how):
+    assert_same_bits(lambda **c: dense_model(layers.Dropout(0.2), **c), changed(how))
+
+
+def test_a_callback_may_change_the_learning_rate_and_freeze_a_layer():
+    class Change(dlgpu.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.optimizer.learning_rate = 0.001 * (batch + 1)
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.layers[1].trainable = bool(epoch % 2)
+
+    assert_same_bits(lambda **c: dense_model(layers.Dense(4), **c), lambda m: fit(m, epochs=6, callbacks=[Change()]))
+
+
+def test_run_eagerly_can_be_changed():
+    calls = []
+
+    class Counting(layers.Layer):
+        def call(self, inputs):
+            calls.append(1)
+            return inputs
+
+    model = dense_model(Counting())
+    fit(model, X[:64], Y[:64], epochs=10)
+    replayed = len(calls)
+    model.run_eagerly = True
+    fit(model, X[:64], Y[:64], epochs=10)
+    assert replayed < 8  # the first look, the run as written, the recording and the trial
+    assert len(calls) - replayed >= 20
+
+
+def test_a_layer_that_reads_values_runs_as_written():
+    class Halve(layers.Layer):
+        def call(self, inputs):
+            return inputs * 0.5 if float(ops.sum(inputs)) > 20 else inputs
+
+    model = assert_same_bits(lambda **c: dense_model(Halve(), **c), fit)
+    assert replays(model) == [False, False]
+
+
+def test_a_layer_that_counts_in_python_runs_as_written():
+    class Fading(layers.Layer):
+        def build(self, input_shape):
+            self.counter = [0]
+
+        def call(self, inputs):
+            self.counter[0] += 1
+            return inputs * (1 / self.counter[0])
+
+    model = assert_same_bits(lambda **c: dense_model(Fading(), **c), fit)
+    assert replays(model) == [False, False]
+
+
+def test_numpy_code_in_a_layer_is_replayed():
+    class Own(layers.Layer):
+        def call(self, inputs):
+            z = inputs.array
+            order = np.argsort(-z, axis=1, kind="stable")
+            rank = np.where(order > 4, np.tanh(z), z.clip(-1, 1).astype(np.float64).astype(np.float32))
+            return inputs * np.concatenate([rank[:, :1], rank[:, 1:].copy()], axis=1)
+
+    model = assert_same_bits(lambda **c: dense_model(Own(), **c), fit)
+    assert replays(model) == [True, True]
+
+
+def test_generators_of_batches_are_replayed():
+    def train(model):
+        return model.fit(((X[i : i + 20], Y[i : i + 20]) for i in range(50)), verbose=0).history
+
+    assert replays(assert_same_bits(dense_model, train)) == [True]
+
+
+PROGRAMS = {
+    "fnn": ([layers.Dense(512, activation="relu"), layers.Dense(1, activation="sigmoid")], (64,)),
+    "cnn": (
+        [layers.Conv2D(32, 3, activation="relu"), layers.MaxPooling2D(), layers.Flatten(), layers.Dense(1)],
+        (12, 12, 3),
+    ),
+    "rnn": ([layers.SimpleRNN(50), layers.Dense(1, activation="sigmoid")], (20, 8)),
+    "lstm": ([layers.LSTM(50), layers.Dense(1)], (20, 8)),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_steady_step_allocates_no_array(name):
+    network, shape = PROGRAMS[name]
+    x, y = RNG.standard_normal((192, *shape), np.float32), RNG.integers(0, 2, (192, 1)).astype(np.float32)
+    model = dlgpu.Sequential(network)
+    model.compile("adam", "binary_crossentropy" if name in ("fnn", "rnn") else "mse", metrics=["accuracy"])
+    fit(model, x, y, batch_size=64)
+    assert replays(model) == [True]
+    step, batch = model._step, next(iter(dlgpu.data.ArrayData(x, y, batch_size=64).batches(np.arange(192))))
+    step.train(batch)
+    tracemalloc.start()
+    step.train(batch)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 * 50 * 4  # the smallest of the layers' outputs; Python's own objects take 4 kB
