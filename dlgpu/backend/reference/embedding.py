@@ -16,7 +16,7 @@ def gather(table, indices):
         ValueError: an index is out of range.
     """
     check(indices, len(table))
-    return table.take(indices, axis=0)
+    return table.take(indices.astype("int64", copy=False), axis=0)  # older NumPy takes no uint64
 
 
 @kernel

@@ -193,4 +193,4 @@ def _known(xp, total, labels, classes):
 def label_places(labels, classes):
     """The index of each row's label, kept inside the array."""
     xp = array_namespace(labels)
-    return xp.arange(len(labels)), xp.clip(labels, 0, classes - 1)
+    return xp.arange(len(labels)), xp.clip(labels.astype("int64", copy=False), 0, classes - 1)
