@@ -16,6 +16,9 @@ from dlgpu.training.progress import progress
 from dlgpu.training.step import Step
 
 
+PREDICTED_BYTES = 1 << 20  # of inputs that `predict` takes together
+
+
 class Results(Mapping):
     """The loss and metrics so far, read from the device only when somebody looks."""
 
@@ -301,8 +304,18 @@ class Trainer:
         steps: int | None = None,
         callbacks: Sequence[Callback] | None = None,
     ) -> Any:
-        """The outputs for all samples of x, as one NumPy array, or a list of them for several outputs."""
+        """The outputs for all samples of x, as one NumPy array, or a list of them for several outputs.
+
+        Args:
+            x: an array, a list or dictionary of arrays, or a generator of batches.
+            batch_size: samples to take together; by default as many as a megabyte holds, and 32 at least, but 32 where
+                something depends on it: a stateful layer, `steps`, or callbacks.
+            verbose, steps, callbacks: see `fit`.
+        """
         data: Any = as_data(x, None, None, batch_size)
+        by_batch = steps or callbacks or any(getattr(layer, "stateful", False) for layer in self._with_inner())  # type: ignore[attr-defined]
+        if batch_size is None and isinstance(data, ArrayData) and not by_batch:
+            data.batch_size = max(32, PREDICTED_BYTES * data.samples // max(1, sum(a.nbytes for a in data.arrays)))
         step = self._step or Step(self)
         step.begin()
         shown = progress(0 if verbose == 2 else verbose)

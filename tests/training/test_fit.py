@@ -91,6 +91,20 @@ def test_predict_returns_every_sample_in_order(separable):
     assert isinstance(model.predict(x, verbose=0), np.ndarray)
 
 
+def test_predict_takes_many_samples_together_unless_something_counts_batches(rng):
+    model = Sequential([Dense(1, input_shape=(64,))])
+    x, seen = rng.standard_normal((10000, 64), np.float32), []
+    call = model.call
+    model.call = lambda inputs, *args, **more: (seen.append(len(inputs)), call(inputs, *args, **more))[1]
+    found = model.predict(x, verbose=0)
+    assert seen == [4096, 4096, 1808]
+    for options in ({"batch_size": 5000}, {"callbacks": [Callback()]}, {"steps": 2}):
+        seen.clear()
+        some = model.predict(x, verbose=0, **options)
+        assert set(seen) <= {32, 5000, 16}
+        np.testing.assert_allclose(some, found[: len(some)], rtol=1e-5, atol=1e-6)
+
+
 def test_predict_and_evaluate_leave_dropout_off_and_statistics_alone(rng):
     model = Sequential([Dense(8, input_shape=(4,)), BatchNormalization(), Dropout(0.5), Dense(1)])
     model.compile("sgd", "mse")
