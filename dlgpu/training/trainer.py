@@ -15,7 +15,6 @@ from dlgpu.training.objective import Objective
 from dlgpu.training.progress import progress
 from dlgpu.training.step import Step
 
-
 PREDICTED_BYTES = 1 << 20  # of inputs that `predict` takes together
 
 
