@@ -39,10 +39,6 @@ def active() -> "Recording | None":
     return _state.recording
 
 
-class NotReplayable(Exception):
-    """The step did something that a list of calls cannot do again."""
-
-
 class Memory:
     """Blocks for arrays. One is used again as soon as nobody refers to its array any more: at each replay alike."""
 
@@ -110,12 +106,14 @@ class Recording:
         program: (function, args) in order.
         memory: where the arrays live that the step makes.
         sources: of the numbers that each replay draws.
+        replayable: False after something that a list of calls cannot do again.
     """
 
     def __init__(self, memory: "Memory | None" = None) -> None:
         self.program: list[tuple[Callable, Any]] = []
         self.memory = memory or Memory()
         self.sources: list = []
+        self.replayable = True
         self.inside = False  # a kernel that notes its own calls
 
     @contextmanager

@@ -1,7 +1,8 @@
 """Arrays that note what is done with them, so that it can be done again.
 
 While a recording is active, a step's arrays are `Traced`: each NumPy function, ufunc and method that computes is noted,
-with results on memory that stays. Views need no note. What reads a value (`float(x)`, `if x > 0`) cannot be replayed.
+with results on memory that stays. Views need no note. What reads a value (`float(x)`, `if x > 0`) or makes arrays whose
+shape goes by values (`x[x > 0]`) cannot be replayed, and the recording says so.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dlgpu.backend.recorder import Drawn, NotReplayable, Recording, active, kept
+from dlgpu.backend.recorder import Drawn, Recording, active, kept
 
 
 def kernel_results(recording: Recording, function: Callable, own_calls: bool, args: tuple, kwargs: dict) -> Any:
@@ -79,6 +80,11 @@ def _copy(target: Any, value: Any) -> None:
         for t, v in zip(target, value):
             _copy(t, v)
     elif isinstance(target, np.ndarray):
+        if target.shape != value.shape:
+            raise RuntimeError(
+                f"a replayed step made an array of shape {value.shape} that was recorded with {target.shape}: "
+                "where shapes go by values, use compile(run_eagerly=True)"
+            )
         target[...] = value
 
 
@@ -161,13 +167,6 @@ class Traced(np.ndarray):
             else:
                 recording.add(_set, own, _Noted(key), value)
 
-    def _read(self, *args: Any) -> Any:
-        if active() is None:
-            return plain(self).item()
-        raise NotReplayable("a value of an array was read")
-
-    __float__ = __int__ = __bool__ = __index__ = __complex__ = item = tolist = tobytes = _read  # type: ignore[assignment]
-
 
 def _set(array: Any, key: _Noted, value: Any) -> None:
     array[key.now()] = value
@@ -176,6 +175,8 @@ def _set(array: Any, key: _Noted, value: Any) -> None:
 def _noted(recording: Recording, function: Callable, args: tuple, kwargs: dict) -> Any:
     """The results of an array function; views are left alone, other results are made anew at each replay."""
     before = [a for a in _leaves((args, kwargs)) if a.size]
+    if function in SHAPED_BY_VALUES or (function is np.ndarray.__getitem__ and _masks(args[1])):
+        recording.replayable = False
     found = function(*args, **kwargs)
     if found is None:  # such as copyto, which writes into its arguments
         recording.add(partial(function, **_map(kept, kwargs)) if kwargs else function, *_map(kept, args))
@@ -196,6 +197,17 @@ def _noted(recording: Recording, function: Callable, args: tuple, kwargs: dict) 
 FILLED = (np.zeros_like, np.ones_like, np.empty_like)  # one value everywhere, and the same at each replay
 
 
+SHAPED_BY_VALUES = (
+    *(np.nonzero, np.flatnonzero, np.argwhere, np.extract, np.compress, np.unique, np.trim_zeros),
+    *(np.union1d, np.intersect1d, np.setdiff1d, np.setxor1d),
+    *(np.ndarray.nonzero, np.ndarray.compress),
+)
+
+
+def _masks(key: Any) -> bool:
+    return any(a.dtype == bool for a in _leaves(key if isinstance(key, tuple) else (key,)))
+
+
 def _do(function: Callable, args: _Noted, kwargs: _Noted) -> None:
     function(*args.now(), **kwargs.now())
 
@@ -207,6 +219,15 @@ def _leaves(value: Any) -> list:
 
 
 def _methods() -> None:
+    for name in ["__float__", "__int__", "__bool__", "__index__", "__complex__", "item", "tolist", "tobytes"]:
+
+        def read(self, *args, _name=name):
+            recording = active()
+            if recording is not None:
+                recording.replayable = False
+            return getattr(plain(self), _name)(*args)
+
+        setattr(Traced, name, read)
     names = """__getitem__ astype copy reshape ravel flatten take repeat argmax argmin argsort cumsum cumprod dot
     nonzero choose compress searchsorted trace diagonal swapaxes transpose squeeze round fill sort partition
     put byteswap"""

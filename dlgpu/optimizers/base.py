@@ -185,6 +185,10 @@ class Optimizer(Configurable):
             self._rate = rate
         self._applied += 1
 
+    def take_back(self) -> None:
+        """Uncount a prepared step that failed before `change`."""
+        self._applied -= 1
+
     def phase(self, ahead: int = 0) -> tuple[bool, bool, bool]:
         """What a step is to do: change the values, begin the running means, overwrite the values by them.
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from dlgpu.backend.recorder import Memory, NotReplayable, Recording
+from dlgpu.backend.recorder import Memory, Recording
 from dlgpu.backend.traced import traced
 from dlgpu.data import Batch, Rows, map_structure
 from dlgpu.tensor import wrap
 
-CONSTANT = (int, float, bool, str, type(None))
+CONSTANT = (int, float, bool, str)
 
 
 class Replays:
@@ -24,7 +24,7 @@ class Replays:
 
     def __init__(self) -> None:
         self.eager = False
-        self._settings: list = []
+        self._settings = Settings()
         self.forget()
 
     def forget(self) -> None:
@@ -32,9 +32,9 @@ class Replays:
         self._known: dict[Any, Any] = {}  # layout -> 1 after it came once, then a Replay, or None if it cannot be one
         self._memory = Memory()
 
-    def begin(self, settings: list) -> None:
+    def begin(self, settings: "Settings") -> None:
         """Forget the recordings if the settings differ from those with which they were made."""
-        if settings != self._settings:
+        if not settings.same_as(self._settings):
             self._settings = settings
             self.forget()
 
@@ -43,10 +43,7 @@ class Replays:
         layout = batch.layout, step.optimizer.phase(ahead=1)
         found = None if self.eager else self._known.get(layout, 0)
         if type(found) is Replay:
-            if found.tried:
-                step.prepare()
-                found.run(batch)
-            elif not found.trial(step, batch):
+            if not found.run(step, batch):
                 self._known[layout] = None
         elif found == 1 and step.device.on_host:
             self._known[layout] = Replay.recorded(step, batch, self._memory)
@@ -68,60 +65,79 @@ class Replay:
         self.recording = recording
         self.inputs = inputs
         self.tried = False
+        # Inputs that have had no other values yet, and their digest: what the recording missed of them does not show.
+        self.constant = {place: digest(array) for place, array in enumerate(inputs)}
 
     @classmethod
     def recorded(cls, step: Any, batch: Batch | Rows, memory: Memory) -> "Replay | None":
         """Run a step and record it; None if it cannot be replayed."""
         recording = Recording(memory)
         inputs: list = []
-        prepared = False
 
         def fixed(tensor: Any) -> Any:
             inputs.append(np.array(tensor.array))
             return wrap(traced(inputs[-1]))
 
         def prepare() -> None:
-            nonlocal prepared
             with recording.paused():
                 step.prepare()
-            prepared = True
 
-        placed, before = step.place(batch), Snapshot(step)
-        try:
-            with _noted(step), recording.active():
-                step.run(*(map_structure(fixed, part) for part in placed), batch.samples, prepare)
-        except NotReplayable:
-            before.restore()
-            step.run(*placed, batch.samples, (lambda: None) if prepared else step.prepare)
-            return None
-        return cls(recording, inputs)
-
-    def trial(self, step: Any, batch: Batch | Rows) -> bool:
-        """Replay a step, take that back and run it as written; whether both gave the same bits."""
         placed = step.place(batch)
+        with _noted(step), recording.active():
+            step.run(*(map_structure(fixed, part) for part in placed), batch.samples, prepare)
+        return cls(recording, inputs) if recording.replayable else None
+
+    def run(self, step: Any, batch: Batch | Rows) -> bool:
+        """The step on another batch; whether the recording can be trusted.
+
+        It is tried first, and again when an input changes for the first time.
+        """
+        batch.copy_to(self.inputs)
+        changed = [place for place, was in self.constant.items() if digest(self.inputs[place]) != was]
+        for place in changed:
+            del self.constant[place]
+        trial = changed or not self.tried
+        placed = step.place(batch) if trial else None
         step.prepare()
+        try:
+            if trial:
+                return self._trial(step, placed, batch.samples)
+            self.recording.replay()
+        except BaseException:
+            step.optimizer.take_back()
+            raise
+        return True
+
+    def _trial(self, step: Any, placed: Any, samples: int) -> bool:
+        """Replay a step, take that back and run it as written; whether both gave the same bits."""
         before = Snapshot(step, self.recording.sources)
-        self.run(batch)
-        replayed = before.digests()
+        try:
+            self.recording.replay()
+            replayed = before.digests()
+        except Exception:  # what is wrong with the batch shows in the written step, too
+            replayed = []
         before.restore()
-        step.run(*placed, batch.samples, lambda: None)
+        step.run(*placed, samples, lambda: None)
         self.tried = before.digests() == replayed
         return self.tried
 
-    def run(self, batch: Batch | Rows) -> None:
-        """The recorded step, on another batch."""
-        batch.copy_to(self.inputs)
-        self.recording.replay()
+
+class Settings:
+    """What a recording takes for constant: the attributes of the layers, the optimizer, the losses and the metrics."""
+
+    def __init__(self, objects: Iterable = ()):
+        self._values = [(o, k, v) for o in objects for k, v in vars(o).items() if k not in VARYING]
+
+    def same_as(self, other: "Settings") -> bool:
+        """Whether all numbers, names and switches are equal, and all else is the very same."""
+        return len(self._values) == len(other._values) and all(
+            o is p and k == m and (v is w or (type(v) is type(w) and isinstance(v, CONSTANT) and v == w))
+            for (o, k, v), (p, m, w) in zip(self._values, other._values)
+        )
 
 
-def settings_of(objects: Iterable) -> list:
-    """What a recording takes for constant: numbers, names and switches in the attributes of layers and optimizer."""
-    return [
-        (id(o), *((k, v) for k, v in vars(o).items() if isinstance(v, CONSTANT) and k not in VARYING)) for o in objects
-    ]
-
-
-VARYING = {"built", "_applied", "_rate", "_learning_rate"}  # no recording depends on these
+# no recording depends on these
+VARYING = {"built", "history", "stop_training", "_applied", "_rate", "_learning_rate", "_loaded", "_own"}
 
 
 @contextmanager
@@ -152,8 +168,10 @@ class Snapshot:
     """Copies of all arrays that a step changes, and the states of random generators."""
 
     def __init__(self, step: Any, sources: Iterable = ()):
-        arrays = {id(a): a for a in (_get(*held) for held in step.holders())}
-        self._arrays = [(a, a.copy()) for a in arrays.values()]
+        arrays = (_get(*held) for held in step.holders())
+        # weights are views of the flat buffer, which is copied once
+        roots = {id(r): r for r in (a.base if isinstance(a.base, np.ndarray) else a for a in arrays)}
+        self._arrays = [(r, r.copy()) for r in roots.values()]
         self._sources = [(s, s.state) for s in sources]
 
     def restore(self) -> None:
@@ -165,4 +183,9 @@ class Snapshot:
 
     def digests(self) -> list:
         """What tells the present values of these arrays and sources from others."""
-        return [zlib.crc32(a) for a, _ in self._arrays] + [s.state for s, _ in self._sources]
+        return [digest(a) for a, _ in self._arrays] + [s.state for s, _ in self._sources]
+
+
+def digest(array: np.ndarray) -> int:
+    """What tells an array's bits from others."""
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)

@@ -10,7 +10,7 @@ from dlgpu.data import Batch, Rows, leaves, map_structure
 from dlgpu.ops.differentiation import pull_back
 from dlgpu.parameters import FlatParameters, flatten
 from dlgpu.tensor import Tensor, wrap
-from dlgpu.training.replay import Replays, settings_of
+from dlgpu.training.replay import Replays, Settings
 
 
 class Step:
@@ -52,7 +52,8 @@ class Step:
             self.flats = flats
             self.replays.forget()
         self.optimizer.build(flats)
-        self.replays.begin(settings_of([*self.model._with_inner(), self.optimizer]))
+        judges = [*filter(None, self.objective.losses), *self.objective.metrics]
+        self.replays.begin(Settings([*self.model._with_inner(), self.optimizer, *judges]))
 
     def train(self, batch: Batch | Rows) -> None:
         """Forward, loss, backward and update; the loss and metrics join the epoch's sums."""

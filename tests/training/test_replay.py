@@ -1,6 +1,7 @@
 """A step that is replayed gives the bits of one that runs as written, and is recorded anew where it would not."""
 
 import tracemalloc
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -99,12 +100,12 @@ def test_sample_and_class_weights_are_replayed():
 
 
 def changed(how):
-    """Training in which something changes between two calls of fit."""
+    """Training in which something changes between calls of fit: with known batches, and with new ones."""
 
     def train(model):
         first = fit(model)
         how(model)
-        return first, fit(model, batch_size=10)
+        return first, fit(model), fit(model, batch_size=10)
 
     return train
 
@@ -125,7 +126,11 @@ def change_dropout(model):
     model.layers[1].rate = 0.8
 
 
-@pytest.mark.parametrize("how", [change_weights, change_rate, freeze, change_dropout])
+def change_activation(model):
+    model.layers[0].activation = dlgpu.activations.get("tanh")
+
+
+@pytest.mark.parametrize("how", [change_weights, change_rate, freeze, change_dropout, change_activation])
 def test_what_changes_between_epochs_is_honoured(how):
     assert_same_bits(lambda **c: dense_model(layers.Dropout(0.2), **c), changed(how))
 
@@ -163,7 +168,7 @@ def test_a_layer_that_reads_values_runs_as_written():
         def call(self, inputs):
             return inputs * 0.5 if float(ops.sum(inputs)) > 20 else inputs
 
-    model = assert_same_bits(lambda **c: dense_model(Halve(), **c), fit)
+    model = assert_same_bits(lambda **c: dense_model(layers.Dropout(0.3), Halve(), **c), fit)
     assert replays(model) == [False, False]
 
 
@@ -190,6 +195,60 @@ def test_numpy_code_in_a_layer_is_replayed():
 
     model = assert_same_bits(lambda **c: dense_model(Own(), **c), fit)
     assert replays(model) == [True, True]
+
+
+def test_arrays_whose_shape_goes_by_values_are_not_replayed():
+    class Positive(layers.Layer):
+        def call(self, inputs):
+            z = inputs.array
+            return inputs + z[z > 0].sum()
+
+    model = assert_same_bits(lambda **c: dense_model(Positive(), **c), fit)
+    assert replays(model) == [False, False]
+
+
+def test_what_is_hidden_from_the_recording_shows_when_the_batch_changes():
+    class Hidden(layers.Layer):
+        def call(self, inputs):
+            return inputs * np.tanh(np.asarray(inputs.array))  # asarray drops what notes
+
+    def train(model):
+        return [fit(model, x, Y, batch_size=70, shuffle=False) for x in (X, X[::-1].copy())]
+
+    assert_same_bits(lambda **c: dense_first(Hidden(), **c), train)
+
+
+def dense_first(layer, **compiled):
+    model = dlgpu.Sequential([layer, layers.Dense(1, activation="sigmoid")])
+    model.compile("adam", "binary_crossentropy", **compiled)
+    return model
+
+
+def test_a_frozen_weight_in_any_order_of_memory_is_replayed():
+    def make(**compiled):
+        model = dense_model(layers.Dense(9), **compiled)
+        model.build((None, 6))
+        model.layers[1].trainable = False
+        model.layers[1].kernel.array = np.asfortranarray(model.layers[1].kernel.array)
+        return model
+
+    assert replays(assert_same_bits(make, fit)) == [True, True]
+
+
+def test_a_step_that_fails_is_not_counted():
+    model = dlgpu.Sequential([layers.Embedding(5, 2), layers.Flatten(), layers.Dense(1)])
+    model.compile("adam", "mse")
+    good, bad = np.zeros((4, 3), "int64"), np.full((4, 3), 9)
+    batches = [*([(good + i, np.ones((4, 1)))] for i in range(4)), [(bad, np.ones((4, 1)))]]
+    for steps in (2, 4):  # the bad batch meets the recording on trial, and trusted
+        model.fit(chain(*batches[:steps]), verbose=0)
+        done, weights = model.optimizer.iterations, [w.copy() for w in model.get_weights()]
+        with pytest.raises(ValueError, match="indices"):
+            model.train_on_batch(*batches[4][0])
+        with pytest.raises(ValueError, match="indices"):
+            model._step.train(dlgpu.data.Batch(*batches[4][0]))
+        assert model.optimizer.iterations == done
+        assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), weights))
 
 
 def test_generators_of_batches_are_replayed():
