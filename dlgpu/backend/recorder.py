@@ -3,6 +3,7 @@
 The kernels of the CPU column note their own calls by `call`, on memory from `empty`; `traced` notes everything else.
 """
 
+import itertools
 import math
 import threading
 import weakref
@@ -76,7 +77,11 @@ def kept(array: np.ndarray) -> np.ndarray:
     return np.ndarray(array.shape, array.dtype, block, array.ctypes.data - block.ctypes.data, array.strides)
 
 
-class Drawn(int):
+class Wide(int):
+    """An unsigned number of up to 128 bits; loops get its lower and its upper half."""
+
+
+class Drawn(Wide):
     """A number that is drawn anew at each replay, such as the position of a random generator."""
 
     uses: list
@@ -89,7 +94,7 @@ class Drawn(int):
             n.uses = []
         assert _state.recording is not None
         _state.recording.sources.append(source)
-        _state.recording.program.append((_redraw, (draw, numbers)))
+        _state.recording.draws.append((draw, numbers))
         return numbers
 
 
@@ -99,11 +104,20 @@ def _redraw(draw: Callable[[], tuple], numbers: tuple) -> None:
             args[place] = value
 
 
+# For functions of NumPy's: (function, args) to the (function, args) that can be joined, where a column has one.
+compiled: dict[Callable, Callable[[Callable, Any], tuple[Callable, Any]]] = {}
+
+
+def _as_it_is(function: Callable, args: Any) -> tuple[Callable, Any]:
+    return function, args
+
+
 class Recording:
     """The calls of one step.
 
     Attributes:
         program: (function, args) in order.
+        draws: (draw, numbers) in order; these come before the program.
         memory: where the arrays live that the step makes.
         sources: of the numbers that each replay draws.
         replayable: False after something that a list of calls cannot do again.
@@ -111,6 +125,7 @@ class Recording:
 
     def __init__(self, memory: "Memory | None" = None) -> None:
         self.program: list[tuple[Callable, Any]] = []
+        self.draws: list[tuple[Callable, tuple]] = []
         self.memory = memory or Memory()
         self.sources: list = []
         self.replayable = True
@@ -136,8 +151,19 @@ class Recording:
 
     def replay(self) -> None:
         """Do all of it again."""
+        for draw, numbers in self.draws:
+            _redraw(draw, numbers)
         for function, args in self.program:
             function(*args)
+
+    def finish(self) -> None:
+        """Make one of neighbouring calls whose functions can be joined: they have an attribute `join` for it."""
+        joined: list[tuple[Callable, Any]] = []
+        program = [compiled.get(function, _as_it_is)(function, args) for function, args in self.program]
+        for join, calls in itertools.groupby(program, key=lambda noted: getattr(noted[0], "join", None)):
+            found = list(calls)
+            joined += found if join is None else [(join(found), ())]
+        self.program = joined
 
     def add(self, function: Callable, *args: Any) -> None:
         """Note a call."""

@@ -85,6 +85,7 @@ class Replay:
         placed = step.place(batch)
         with _noted(step), recording.active():
             step.run(*(map_structure(fixed, part) for part in placed), batch.samples, prepare)
+        recording.finish()
         return cls(recording, inputs) if recording.replayable else None
 
     def run(self, step: Any, batch: Batch | Rows) -> bool:

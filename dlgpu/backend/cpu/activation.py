@@ -3,11 +3,9 @@
 import functools
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous, empty_like
-from dlgpu.backend.cpu.jit import inline_jit, jit
+from dlgpu.backend.cpu.jit import assign, inline_jit, jit
 from dlgpu.backend.cpu.special import exp, expm1, normal_cdf, normal_pdf, sigmoid, softplus, tanh
 from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
@@ -31,12 +29,12 @@ def bias_activation(x, bias, name, overwrite=False):
     z = None if name not in FROM_INPUT or bias is None else x if overwrite else empty_like(x)
     source = None if (output if z is None else z) is x else x  # an array is passed once: aliases end vectorization
     if bias is None:
-        call(share, _forward(name), x.size, GRAIN, None if source is None else source.reshape(-1), output.reshape(-1))
+        share(_forward(name), x.size, GRAIN, None if source is None else source.reshape(-1), output.reshape(-1))
     else:
         units = len(bias)
         rows = (x.size // max(units, 1), units)
         arrays = [None if a is None else a.reshape(rows) for a in (source, z, output)]
-        call(share, _forward_with_bias(name), rows[0], _rows_worth(units), contiguous(bias), *arrays)
+        share(_forward_with_bias(name), rows[0], _rows_worth(units), contiguous(bias), *arrays)
     return output, output if name not in FROM_INPUT else x if z is None else z
 
 
@@ -47,7 +45,7 @@ def activation_backward(grad, saved, name):
     if name == "linear":
         return grad
     grad, saved, grad_z = contiguous(grad), contiguous(saved), empty_like(grad)
-    call(share, _backward(name), grad.size, GRAIN, grad.reshape(-1), saved.reshape(-1), grad_z.reshape(-1))
+    share(_backward(name), grad.size, GRAIN, grad.reshape(-1), saved.reshape(-1), grad_z.reshape(-1))
     return grad_z
 
 
@@ -65,7 +63,7 @@ def bias_activation_backward(grad, saved, name):
     arrays = [a.reshape(rows, units) for a in (grad, saved, grad_z)]
     if name == "linear":
         arrays[1:] = None, None
-    call(share, _backward_and_sums(name), blocks, _rows_worth(units) // BLOCK + 1, *arrays, sums)
+    share(_backward_and_sums(name), blocks, _rows_worth(units) // BLOCK + 1, *arrays, sums)
     if blocks > 1:
         call(_add_rows, sums, grad_bias)
     return grad_z, grad_bias
@@ -106,13 +104,14 @@ def _rows_worth(units):
 @functools.cache
 def _forward(name):
     """output = name(source), both (size,); without a source, of what stands in output."""
+    activated = FORWARD[name]
 
     @jit
     def forward(source, output, start, stop):
         results = output[start:stop]
         inputs = results if source is None else source[start:stop]
         for i in range(results.size):
-            results[i] = activated(name, inputs[i])
+            results[i] = activated(inputs[i])
 
     return forward
 
@@ -120,6 +119,7 @@ def _forward(name):
 @functools.cache
 def _forward_with_bias(name):
     """z = source + bias, output = name(z), all (rows, units); without a source, of what stands in z, or in output."""
+    activated = FORWARD[name]
 
     @jit
     def forward_with_bias(bias, source, z, output, start, stop):
@@ -128,7 +128,7 @@ def _forward_with_bias(name):
             inputs = results if source is None else source[start:stop]
             for i in range(results.shape[0]):
                 for j in range(results.shape[1]):
-                    results[i, j] = activated(name, inputs[i, j] + bias[j])
+                    results[i, j] = activated(inputs[i, j] + bias[j])
         else:
             sums = z[start:stop]
             inputs = sums if source is None else source[start:stop]
@@ -136,7 +136,7 @@ def _forward_with_bias(name):
                 for j in range(results.shape[1]):
                     value = inputs[i, j] + bias[j]
                     sums[i, j] = value
-                    results[i, j] = activated(name, value)
+                    results[i, j] = activated(value)
 
     return forward_with_bias
 
@@ -144,12 +144,13 @@ def _forward_with_bias(name):
 @functools.cache
 def _backward(name):
     """grad_z = grad name'(saved), all (size,)."""
+    slope = BACKWARD[name]
 
     @jit
     def backward(grad, saved, grad_z, start, stop):
         grad, saved, grad_z = grad[start:stop], saved[start:stop], grad_z[start:stop]
         for i in range(grad.size):
-            grad_z[i] = grad[i] * slope(name, saved[i])
+            grad_z[i] = grad[i] * slope(saved[i])
 
     return backward
 
@@ -157,6 +158,7 @@ def _backward(name):
 @functools.cache
 def _backward_and_sums(name):
     """grad_z, and the sums of its columns over each BLOCK of rows; for "linear" that of grad."""
+    slope = BACKWARD.get(name)
 
     @jit
     def backward_and_sums(grad, saved, grad_z, sums, start, stop):
@@ -174,7 +176,7 @@ def _backward_and_sums(name):
                 s, z = saved[first:last], grad_z[first:last]
                 for i in range(g.shape[0]):
                     for j in range(units):
-                        by_z = g[i, j] * slope(name, s[i, j])
+                        by_z = g[i, j] * slope(s[i, j])
                         z[i, j] = by_z
                         total[j] += by_z
 
@@ -184,34 +186,10 @@ def _backward_and_sums(name):
 @jit
 def _add_rows(parts, output):
     """output[j] = sum_i parts[i, j]"""
-    output[:] = parts[0]
+    assign(output, parts[0])
     for i in range(1, parts.shape[0]):
         for j in range(parts.shape[1]):
             output[j] += parts[i, j]
-
-
-def activated(name, z):
-    """FORWARD[name](z) in compiled code, where the name is known."""
-    raise NotImplementedError
-
-
-def slope(name, saved):
-    """BACKWARD[name](saved) in compiled code, where the name is known."""
-    raise NotImplementedError
-
-
-@overload(activated, prefer_literal=True, jit_options={"forceinline": True})
-def _activated(name, z):
-    if isinstance(name, types.StringLiteral):
-        function = FORWARD[name.literal_value]
-        return lambda name, z: function(z)
-
-
-@overload(slope, prefer_literal=True, jit_options={"forceinline": True})
-def _slope(name, saved):
-    if isinstance(name, types.StringLiteral):
-        function = BACKWARD[name.literal_value]
-        return lambda name, saved: function(saved)
 
 
 # Comparisons are written so that NaN is what comes out when it goes in; type(z)(...) keeps float32 what it is.

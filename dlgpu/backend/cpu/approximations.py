@@ -3,8 +3,8 @@
 import math
 
 import numpy as np
-from numba import types
-from numba.extending import overload
+
+from dlgpu.backend.cpu.jit import by_dtype, inline_jit
 
 # Minimax over |x| <= 9.02 in float64, off by 2.2e-8 there; beyond it tanh is 1 in float32.
 LIMIT, ONE = np.float32(9.02), np.float32(1)
@@ -12,23 +12,12 @@ P2, P4, P6, P8 = map(np.float32, (0.13382684510267373, 3.497454453512788e-3, 2.0
 Q2, Q4, Q6, Q8 = map(np.float32, (0.46716005758570456, 2.588434853105658e-2, 3.288512182385337e-4, 7.79022155025e-7))
 
 
-def tanh(x):
-    """tanh(x) of a scalar in a compiled loop; NaN stays NaN.
-
-    In float32 it is within 6 units in the last place (8 on processors without fused multiply-add).
-    """
-    raise NotImplementedError("only for compiled loops")
-
-
-@overload(tanh, jit_options={"fastmath": {"contract", "nsz"}, "error_model": "numpy"})
-def _tanh(x):
-    return _rational if x == types.float32 else _exact
-
-
+@inline_jit
 def _exact(x):
     return math.tanh(x)
 
 
+@inline_jit
 def _rational(x):
     # A comparison with NaN is false, so it passes.
     c = LIMIT if x > LIMIT else x
@@ -39,3 +28,8 @@ def _rational(x):
     t = c * p / q
     t = ONE if t > ONE else t
     return -ONE if t < -ONE else t
+
+
+# tanh(x) of a scalar in a compiled loop; NaN stays NaN. In float32 it is within 6 units in the last place (8 on
+# processors without fused multiply-add).
+tanh = by_dtype(_rational, _exact)

@@ -147,8 +147,8 @@ def _gather(x, mask, kernel, bias, out, taps, picked, strides, first, step, grou
     lanes = _lanes(units, len(x) * walk.rows * walk.columns * panels.size)
     scratch = empty((lanes, _band_size(walk) + ROWS * wide), x.dtype)
     mask = x if mask is None else mask
-    call(
-        share, _gather_bands, lanes, 1, x.reshape(-1), mask.reshape(-1), mask is not x, out.reshape(-1), panels, start,
+    share(
+        _gather_bands, lanes, 1, x.reshape(-1), mask.reshape(-1), mask is not x, out.reshape(-1), panels, start,
         runs, scratch, walk, units, x.dtype.type(least),
     )  # fmt: skip
 
@@ -177,12 +177,12 @@ def _kernel_gradient(x, grad, mask, window, strides, padding, dilation, groups):
     rows = _indices(tuple(o * walk.row_stride * walk.pitch for o in range(walk.band)))
     by_kernel, by_bias = empty((*window, depth, filters), x.dtype), empty(filters, x.dtype)
     mask = grad if mask is None else mask
-    call(
-        share, _sum_parts, lanes, 1, x.reshape(-1), grad.reshape(-1), mask.reshape(-1), mask is not grad, sums,
+    share(
+        _sum_parts, lanes, 1, x.reshape(-1), grad.reshape(-1), mask.reshape(-1), mask is not grad, sums,
         _one(x.dtype.char), runs, rows, images, grads, walk, units,
     )  # fmt: skip
     grain = 1 + GRAIN // sums[:, 0].size
-    call(share, _add_parts, blocks, grain, sums, by_kernel.reshape(deep, filters), by_bias, walk.filters)
+    share(_add_parts, blocks, grain, sums, by_kernel.reshape(deep, filters), by_bias, walk.filters)
     return by_kernel, by_bias
 
 

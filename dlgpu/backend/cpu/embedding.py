@@ -1,8 +1,10 @@
 """Gather and scatter-add on the CPU. Each thread owns rows of the output, so what is added to a row keeps its order."""
 
+import numpy as np
+
 from dlgpu.backend.cpu.arrays import by_reference, contiguous
 from dlgpu.backend.cpu.jit import jit
-from dlgpu.backend.cpu.threads import share
+from dlgpu.backend.cpu.threads import spread
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import embedding as reference
 
@@ -33,23 +35,28 @@ def _moves(array):
 
 
 def _gather(table, indices, output):
-    if _out_of_range(indices, len(table)):
-        reference.check(indices, len(table))
-    share(_gather_rows, len(indices), GRAIN // max(table.shape[1], 1) + 1, table, indices, output)
+    _check(indices, len(table))
+    spread(_gather_rows, len(indices), GRAIN // max(table.shape[1], 1) + 1, table, indices, output)
 
 
 def _scatter_add(values, indices, output):
-    if _out_of_range(indices, len(output)):
-        reference.check(indices, len(output))
-    share(_scatter_add_rows, len(output), GRAIN // max(output.shape[1], 1) + 1, values, indices, output)
+    _check(indices, len(output))
+    spread(_scatter_add_rows, len(output), GRAIN // max(output.shape[1], 1) + 1, values, indices, output)
+
+
+def _check(indices, rows):
+    found = np.zeros((), bool)
+    _out_of_range(indices, rows, found)
+    if found:
+        reference.check(indices, rows)
 
 
 @jit
-def _out_of_range(indices, rows):
+def _out_of_range(indices, rows, output):
     found = False
     for i in range(indices.size):
         found |= (indices[i] < 0) | (indices[i] >= rows)
-    return found
+    output[()] = found
 
 
 @jit

@@ -1,31 +1,19 @@
-"""How loops of the CPU column are compiled: once per dtype, kept on disk, without Python's lock."""
+"""How functions of the CPU column are marked: for Numba, which is imported only when one is compiled anew."""
 
 import functools
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numba
-
-from dlgpu.backend.emulator.compiler import cache_folder
-
-# Numba's own cache looks at the file of a function alone, and not at those of the functions that are compiled into it.
-_SOURCES = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-FOLDER = cache_folder() / "numba" / hashlib.sha256(_SOURCES).hexdigest()[:16]
+from dlgpu.backend.cpu.native import InCompiledCode, Loop
 
 
-def jit(function: Callable, fastmath: Any = ("contract", "nsz"), **options: Any) -> Any:
-    """The function, compiled when it is first called.
+def jit(function: Callable, fastmath: tuple = ("contract", "nsz"), **options: Any) -> Loop:
+    """The function, compiled when it is first called with arguments of a kind.
 
-    Fused multiply-add and signless zeros only: NaN and infinities keep their rules, sums their order.
+    Fused multiply-add and signless zeros only: NaN and infinities keep their rules, sums their order. It must not
+    raise, make arrays or return anything, unless other compiled functions alone call it.
     """
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(FOLDER)
-    try:
-        options = {"cache": True, "error_model": "numpy", "nogil": True, "fastmath": set(fastmath) or False, **options}
-        return numba.njit(**options)(function)
-    finally:
-        numba.config.CACHE_DIR = before
+    return Loop(function, fastmath, **options)
 
 
 # For functions of a few numbers: always compiled into the loop, without which that could not be made of vectors.
@@ -33,3 +21,30 @@ inline_jit = functools.partial(jit, forceinline=True)
 
 # For sums over a row, which vectors add up in an order of their own. It is the same every time.
 sum_jit = functools.partial(jit, fastmath=("contract", "nsz", "reassoc"))
+
+
+def by_dtype(narrow: Callable, wide: Callable) -> InCompiledCode:
+    """What stands for `narrow` in compiled code where its argument is a float32 (or int32), else for `wide`."""
+
+    def make() -> Callable:
+        from numba import types
+        from numba.extending import overload
+
+        def stub(x):
+            raise NotImplementedError
+
+        @overload(stub, jit_options={"forceinline": True, "fastmath": {"contract", "nsz"}})
+        def implementation(x):
+            function = narrow if x in (types.float32, types.int32) else wide
+            return lambda x: function(x)
+
+        return stub
+
+    return InCompiledCode(make)
+
+
+@inline_jit
+def assign(target, source):
+    """target[:] = source, for which Numba would make a copy in between."""
+    for i in range(target.size):
+        target[i] = source[i]

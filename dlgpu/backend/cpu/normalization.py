@@ -90,11 +90,11 @@ def _partial(x):
 
 
 def _share_rows(function, x, *args):
-    call(share, function, len(x), GRAIN // x.shape[1] + 1, x, *args)
+    share(function, len(x), GRAIN // x.shape[1] + 1, x, *args)
 
 
 def _share_blocks(function, x, *args):
-    call(share, function, _blocks(x), GRAIN // (BLOCK * x.shape[1]) + 1, x, *args)
+    share(function, _blocks(x), GRAIN // (BLOCK * x.shape[1]) + 1, x, *args)
 
 
 def _scaled(x, mean, factor, offset):

@@ -8,8 +8,9 @@ import numpy as np
 from dlgpu.backend import windows
 from dlgpu.backend.cpu.arrays import by_reference, contiguous
 from dlgpu.backend.cpu.jit import jit
+from dlgpu.backend.cpu.native import flat
 from dlgpu.backend.cpu.threads import share
-from dlgpu.backend.recorder import call, empty
+from dlgpu.backend.recorder import empty
 from dlgpu.backend.reference import pooling as reference
 
 unsigned = np.uint64
@@ -40,7 +41,7 @@ def _slide(size, channels, window, strides, padding):
 
 def _loop(loop, values, batch, *args):
     """Go through the images, of so many values in all."""
-    call(share, loop, batch, 1 + GRAIN * batch // max(1, values), *args)
+    share(loop, batch, 1 + GRAIN * batch // max(1, values), *args)
 
 
 def _compiled(dtype):
@@ -240,7 +241,7 @@ def _share_to_image(grad, out, slide):
 @jit
 def _max_images(x, values, indices, largest, places, slide, begin, end):
     for n in range(begin, end):
-        _max_of_image(x[n].reshape(-1), values[n].reshape(-1), indices[n].reshape(-1), largest[n], places[n], slide)
+        _max_of_image(flat(x[n]), flat(values[n]), flat(indices[n]), largest[n], places[n], slide)
 
 
 @jit

@@ -5,11 +5,9 @@ On few rows it is 1.5 to 3 times as fast as OpenBLAS, which lays its panels anew
 """
 
 from llvmlite import binding, ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from dlgpu.backend.cpu.jit import jit
+from dlgpu.backend.cpu.native import flat, instructions
 
 LANES = 16  # values in a vector; columns are a multiple of it
 # A tile's sums are to stay in registers: 16 of 512 bits with AVX-512, else 8 of 256 or 16 of 128.
@@ -97,7 +95,7 @@ def pack(weights, bias, scale, lanes, made, panels):
 def lay_in_panels(weights, panels):
     """Write weights, (inner, columns), in the order that `multiply` reads; what has no full panel in narrow ones."""
     inner, columns = weights.shape
-    flat, place = panels.reshape(inner * columns), 0
+    values, place = flat(panels), 0
     wide = columns // PANEL * PANEL
     for low in range(0, columns, LANES):
         if low < wide and low % PANEL:
@@ -105,7 +103,7 @@ def lay_in_panels(weights, panels):
         width = PANEL if low < wide else LANES
         for k in range(inner):
             for j in range(low, low + width):
-                flat[place] = weights[k, j]
+                values[place] = weights[k, j]
                 place += 1
 
 
@@ -116,8 +114,11 @@ def tile(rows, vectors):
     with a and b as flat arrays; added to what is there, if `add`.
     """
 
-    @intrinsic
+    @instructions
     def product(typing, a, start, a_row, a_inner, b, b_start, b_inner, out, row, column, inner, add):
+        from numba import types
+        from numba.core import cgutils
+
         value, index = a.dtype, types.intp
         vector = ir.VectorType(ir.DoubleType() if value == types.float64 else ir.FloatType(), LANES)
         align = value.bitwidth // 8

@@ -3,13 +3,11 @@
 import functools
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous, empty_like
 from dlgpu.backend.cpu.jit import jit
-from dlgpu.backend.cpu.threads import share
-from dlgpu.backend.recorder import call, empty
+from dlgpu.backend.cpu.threads import share, spread
+from dlgpu.backend.recorder import Wide, call, empty
 from dlgpu.backend.reference import random as reference
 from dlgpu.backend.reference.random import KEY_STEPS, MASK64, MULTIPLIERS, ROUNDS, threshold
 
@@ -25,7 +23,7 @@ strict_inline_jit = functools.partial(strict_jit, forceinline=True)
 
 @reference.random_bits.on("cpu")
 def random_bits(out, seed, counter):
-    call(_fill, "bits", out.reshape(-1), seed, counter, 0, 0)
+    _fill("bits", out.reshape(-1), seed, counter, 0, 0)
 
 
 @reference.random_uniform.on("cpu")
@@ -34,7 +32,7 @@ def random_uniform(out, low, high, seed, counter):
         return by_reference(reference.random_uniform, out, low, high, seed, counter)
     number, double = out.dtype.type, out.dtype == np.float64
     kind, bits = ("uniform_double", 53) if double else ("uniform", 24)
-    call(_fill, kind, out.reshape(-1), seed, counter, number((high - low) * 2.0**-bits), number(low))
+    _fill(kind, out.reshape(-1), seed, counter, number((high - low) * 2.0**-bits), number(low))
 
 
 @reference.random_normal.on("cpu")
@@ -44,12 +42,12 @@ def random_normal(out, mean, stddev, seed, counter):
 
 @reference.random_integers.on("cpu")
 def random_integers(out, low, high, seed, counter):
-    call(_fill, "integers", out.reshape(-1), seed, counter, UU(high - low), UU(int(out.dtype.type(low)) & MASK64))
+    _fill("integers", out.reshape(-1), seed, counter, UU(high - low), UU(int(out.dtype.type(low)) & MASK64))
 
 
 @reference.random_bernoulli.on("cpu")
 def random_bernoulli(out, probability, seed, counter):
-    call(_fill, "bernoulli", out.reshape(-1), seed, counter, U(threshold(probability)), 0)
+    _fill("bernoulli", out.reshape(-1), seed, counter, U(threshold(probability)), 0)
 
 
 @reference.random_permutation.on("cpu")
@@ -64,10 +62,10 @@ def dropout(x, rate, seed, counter, mask_shape):
     limit, scale = U(threshold(rate)), x.dtype.type(1 / (1 - rate))
     output = empty_like(x)
     if tuple(mask_shape) == x.shape:
-        call(_dropout, contiguous(x).reshape(-1), output.reshape(-1), seed, counter, limit, scale)
+        _dropout(contiguous(x).reshape(-1), output.reshape(-1), seed, counter, limit, scale)
     else:
         factor = empty(mask_shape, x.dtype)
-        call(_fill, "factor", factor.reshape(-1), seed, counter, limit, scale)
+        _fill("factor", factor.reshape(-1), seed, counter, limit, scale)
         call(np.multiply, x, factor, output)
     return output
 
@@ -75,36 +73,41 @@ def dropout(x, rate, seed, counter, mask_shape):
 def _fill(kind, out, seed, counter, one, two):
     """Fill `out`, (size,), with what VALUES makes of words, four to a block, or of draws, two to a block."""
     make, each = (_of_draws, 2) if kind in OF_DRAWS else (_of_words, 4)
-    share(make(kind), -(-out.size // each), GRAIN // each, out, *_counted(seed, counter), one, two)
+    share(make(kind), -(-out.size // each), GRAIN // each, out, wide(seed), wide(counter), one, two)
 
 
 def _dropout(x, output, seed, counter, limit, scale):
-    share(_drop, -(-x.size // 4), GRAIN // 4, x, output, *_counted(seed, counter), limit, scale)
+    share(_drop, -(-x.size // 4), GRAIN // 4, x, output, wide(seed), wide(counter), limit, scale)
 
 
 def _normal(out, mean, stddev, seed, counter):
     words = np.empty(out.size + out.size % 2, np.uint64 if out.dtype == np.float64 else np.uint32)
-    _fill("bits", words.view(np.uint32), seed, counter, 0, 0)
+    _bits(words.view(np.uint32), seed, counter)
     reference.box_muller(words, out, mean, stddev)
 
 
 def _permutation(out, seed, counter):
     draws = np.empty(len(out), np.uint64)
-    _fill("bits", draws.view(np.uint32), seed, counter, 0, 0)
+    _bits(draws.view(np.uint32), seed, counter)
     reference.sort_by_draws(draws, out)
 
 
-def _counted(seed, counter):
-    """The seed, and the counter's lower and upper half."""
-    return UU(seed), UU(counter & MASK64), UU(counter >> 64)
+def _bits(words, seed, counter):
+    """Fill them with random bits, inside of a recorded call."""
+    spread(_of_words("bits"), -(-words.size // 4), GRAIN // 4, words, wide(seed), wide(counter), 0, 0)
+
+
+def wide(number):
+    """As loops take it: in two halves."""
+    return number if isinstance(number, Wide) else Wide(number)
 
 
 @strict_inline_jit
-def _block(seed, low, high, block):
+def _block(seed, counter, block):
     """The four words of the counter's value at `block`."""
-    low = UU(low + UU(block))
+    low, high = UU(counter[0] + UU(block)), counter[1]
     c0, c1, c2, c3 = U(low), U(low >> UU(32)), U(high), U(high >> UU(32))
-    k0, k1 = U(seed), U(seed >> UU(32))
+    k0, k1 = U(seed[0]), U(seed[0] >> UU(32))
     for _ in range(ROUNDS):
         first, second = UU(c0) * FIRST_MULTIPLIER, UU(c2) * SECOND_MULTIPLIER
         c0, c1 = U(U(second >> UU(32)) ^ c1 ^ k0), U(second)
@@ -115,72 +118,62 @@ def _block(seed, low, high, block):
 
 @functools.cache
 def _of_words(kind):
-    """The loop that sets each of `out` to value(kind, word, one, two)."""
+    """The loop that sets each of `out` to VALUES[kind](word, one, two)."""
+    value = VALUES[kind]
 
     @strict_jit
-    def fill(out, seed, low, high, one, two, start, stop):
+    def fill(out, seed, counter, one, two, start, stop):
         part = out[4 * start : 4 * stop]
         whole = part.size // 4
         for block in range(whole):
-            a, b, c, d = _block(seed, low, high, start + block)
-            part[4 * block] = value(kind, a, one, two)
-            part[4 * block + 1] = value(kind, b, one, two)
-            part[4 * block + 2] = value(kind, c, one, two)
-            part[4 * block + 3] = value(kind, d, one, two)
+            a, b, c, d = _block(seed, counter, start + block)
+            part[4 * block] = value(a, one, two)
+            part[4 * block + 1] = value(b, one, two)
+            part[4 * block + 2] = value(c, one, two)
+            part[4 * block + 3] = value(d, one, two)
         if part.size % 4:
-            words = _block(seed, low, high, start + whole)
+            words = _block(seed, counter, start + whole)
             for k in range(part.size % 4):
-                part[4 * whole + k] = value(kind, words[k], one, two)
+                part[4 * whole + k] = value(words[k], one, two)
 
     return fill
 
 
 @functools.cache
 def _of_draws(kind):
-    """The loop that sets each of `out` to value(kind, draw, one, two)."""
+    """The loop that sets each of `out` to VALUES[kind](draw, one, two)."""
+    value = VALUES[kind]
 
     @strict_jit
-    def fill(out, seed, low, high, one, two, start, stop):
+    def fill(out, seed, counter, one, two, start, stop):
         part = out[2 * start : 2 * stop]
         whole = part.size // 2
         for block in range(whole):
-            a, b, c, d = _block(seed, low, high, start + block)
-            part[2 * block] = value(kind, UU(a) | (UU(b) << UU(32)), one, two)
-            part[2 * block + 1] = value(kind, UU(c) | (UU(d) << UU(32)), one, two)
+            a, b, c, d = _block(seed, counter, start + block)
+            part[2 * block] = value(UU(a) | (UU(b) << UU(32)), one, two)
+            part[2 * block + 1] = value(UU(c) | (UU(d) << UU(32)), one, two)
         if part.size % 2:
-            a, b, _, _ = _block(seed, low, high, start + whole)
-            part[2 * whole] = value(kind, UU(a) | (UU(b) << UU(32)), one, two)
+            a, b, _, _ = _block(seed, counter, start + whole)
+            part[2 * whole] = value(UU(a) | (UU(b) << UU(32)), one, two)
 
     return fill
 
 
 @strict_jit
-def _drop(x, output, seed, low, high, limit, scale, start, stop):
+def _drop(x, output, seed, counter, limit, scale, start, stop):
     values, results, nothing = x[4 * start : 4 * stop], output[4 * start : 4 * stop], type(scale)(0)
     whole = values.size // 4
     for block in range(whole):
         i = 4 * block
-        a, b, c, d = _block(seed, low, high, start + block)
+        a, b, c, d = _block(seed, counter, start + block)
         results[i] = values[i] * (scale if a >= limit else nothing)
         results[i + 1] = values[i + 1] * (scale if b >= limit else nothing)
         results[i + 2] = values[i + 2] * (scale if c >= limit else nothing)
         results[i + 3] = values[i + 3] * (scale if d >= limit else nothing)
     if values.size % 4:
-        words = _block(seed, low, high, start + whole)
+        words = _block(seed, counter, start + whole)
         for k in range(values.size % 4):
             results[4 * whole + k] = values[4 * whole + k] * (scale if words[k] >= limit else nothing)
-
-
-def value(kind, word, one, two):
-    """VALUES[kind](word, one, two) in compiled code, where the kind is known."""
-    raise NotImplementedError
-
-
-@overload(value, prefer_literal=True, jit_options={"forceinline": True})
-def _value(kind, word, one, two):
-    if isinstance(kind, types.StringLiteral):
-        function = VALUES[kind.literal_value]
-        return lambda kind, word, one, two: function(word, one, two)
 
 
 @strict_inline_jit

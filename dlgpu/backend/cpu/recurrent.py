@@ -142,7 +142,7 @@ def parallel(loop, many, work, *args):
     if work < SHARED:
         call(loop, *args, 0, many)
     else:
-        call(share, loop, many, 1, *args)
+        share(loop, many, 1, *args)
 
 
 def inputs_of(x, mask):

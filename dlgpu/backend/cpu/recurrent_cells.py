@@ -6,7 +6,7 @@ sigmoid(z) = tanh(z / 2) / 2 + 1/2: one tanh serves all gates. Each loop writes 
 """
 
 from dlgpu.backend.cpu.approximations import tanh
-from dlgpu.backend.cpu.jit import jit
+from dlgpu.backend.cpu.jit import assign, jit
 from dlgpu.backend.cpu.product import multiply
 
 
@@ -23,7 +23,7 @@ def simple_rnn_cell(drive, product, absent, before, h, low, high):
     for r in range(low, high):
         d, p, new, old = drive[r], product[r], h[r], before[r]
         if absent.size and absent[r]:
-            new[:] = old
+            assign(new, old)
         else:
             for j in range(new.size):
                 new[j] = tanh(d[j] + p[j])
@@ -64,8 +64,8 @@ def lstm_cell(gates, product, absent, before, h, c_before, c, bounded, low, high
     for r in range(low, high):
         gate, p, new, old = gates[r], product[r], c[r], c_before[r]
         if absent.size and absent[r]:
-            h[r] = before[r]
-            new[:] = old
+            assign(h[r], before[r])
+            assign(new, old)
             continue
         for j in range(gate.size):
             gate[j] = tanh(gate[j] + p[j])
@@ -156,7 +156,7 @@ def gru_state(gates, product, bias, absent, before, h, inner, reset_after, low, 
             for j in range(units):
                 g[j] = tanh(g[j] + p[j])
         if absent.size and absent[r]:
-            new[:] = old
+            assign(new, old)
         else:
             for j in range(units):
                 new[j] = g[j] + z[j] * (old[j] - g[j])

@@ -3,17 +3,15 @@
 import math
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous, empty_like
-from dlgpu.backend.cpu.jit import inline_jit, jit, sum_jit
+from dlgpu.backend.cpu.jit import by_dtype, inline_jit, jit, sum_jit
 from dlgpu.backend.cpu.special import exp, log, log1p, row_product, row_sum, sigmoid, softplus
 from dlgpu.backend.cpu.threads import share
-from dlgpu.backend.recorder import call, empty
+from dlgpu.backend.recorder import empty
 from dlgpu.backend.reference import softmax as reference
 
-F, I = np.float32, np.int32
+F, I, D, L = np.float32, np.int32, np.float64, np.int64
 EPSILON = reference.EPSILON
 GRAIN = 2**16  # values that are worth a thread
 
@@ -139,33 +137,19 @@ def _along(kernel, loop, axis, *arrays):
 
 def _rows(loop, x, *others):
     rows, columns = x.shape
-    call(share, loop, rows, GRAIN // columns + 1, *(contiguous(a) for a in (x, *others)))
+    share(loop, rows, GRAIN // columns + 1, *(contiguous(a) for a in (x, *others)))
 
 
-def ordered(x):
-    """The bits of a floating number as an integer: the larger the number, the larger. Compiled code only."""
-    raise NotImplementedError
-
-
-@overload(ordered, jit_options={"forceinline": True})
-def _ordered(x):
-    if x == types.float32:
-        return lambda x: I(F(x).view(I) ^ ((F(x).view(I) >> I(31)) & I(0x7FFFFFFF)))
-    return lambda x: (
-        np.float64(x).view(np.int64) ^ ((np.float64(x).view(np.int64) >> np.int64(63)) & np.int64(2**63 - 1))
-    )
-
-
-def disordered(bits):
-    """The number of which `ordered` made these bits. Compiled code only."""
-    raise NotImplementedError
-
-
-@overload(disordered, jit_options={"forceinline": True})
-def _disordered(bits):
-    if bits == types.int32:
-        return lambda bits: I(bits ^ ((bits >> I(31)) & I(0x7FFFFFFF))).view(F)
-    return lambda bits: np.int64(bits ^ ((bits >> np.int64(63)) & np.int64(2**63 - 1))).view(np.float64)
+# The bits of a floating number as an integer: the larger the number, the larger.
+ordered = by_dtype(
+    inline_jit(lambda x: I(F(x).view(I) ^ ((F(x).view(I) >> I(31)) & I(0x7FFFFFFF)))),
+    inline_jit(lambda x: D(x).view(L) ^ ((D(x).view(L) >> L(63)) & L(2**63 - 1))),
+)
+# The number of which `ordered` made these bits.
+disordered = by_dtype(
+    inline_jit(lambda bits: I(bits ^ ((bits >> I(31)) & I(0x7FFFFFFF))).view(F)),
+    inline_jit(lambda bits: L(bits ^ ((bits >> L(63)) & L(2**63 - 1))).view(D)),
+)
 
 
 @inline_jit

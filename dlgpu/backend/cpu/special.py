@@ -7,10 +7,8 @@ scalar. NaN goes through, and infinities give the limits.
 import math
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
-from dlgpu.backend.cpu.jit import inline_jit, sum_jit
+from dlgpu.backend.cpu.jit import by_dtype, inline_jit, sum_jit
 from dlgpu.backend.reference.special import ERFC32
 
 F, I = np.float32, np.int32
@@ -118,28 +116,13 @@ def erfc32(x):
     return F(2) - y if x < F(0) else y
 
 
-def _function(name, narrow):
-    """A stub that means `narrow` for float32 in compiled code, and the function of that name in `math` for float64."""
-    wide = getattr(math, name)
-
-    def stub(x):
-        raise NotImplementedError(name)
-
-    @overload(stub, jit_options={"forceinline": True})
-    def implementation(x):
-        if x == types.float32:
-            return lambda x: narrow(x)
-        return lambda x: wide(x)
-
-    return stub
-
-
-exp = _function("exp", exp32)
-expm1 = _function("expm1", expm1_32)
-log = _function("log", log32)
-log1p = _function("log1p", log1p32)
-tanh = _function("tanh", tanh32)
-erfc = _function("erfc", erfc32)
+# In float64 they are those of the C library.
+exp = by_dtype(exp32, inline_jit(lambda x: math.exp(x)))
+expm1 = by_dtype(expm1_32, inline_jit(lambda x: math.expm1(x)))
+log = by_dtype(log32, inline_jit(lambda x: math.log(x)))
+log1p = by_dtype(log1p32, inline_jit(lambda x: math.log1p(x)))
+tanh = by_dtype(tanh32, inline_jit(lambda x: math.tanh(x)))
+erfc = by_dtype(erfc32, inline_jit(lambda x: math.erfc(x)))
 
 
 @inline_jit

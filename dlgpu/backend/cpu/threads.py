@@ -2,12 +2,16 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-import numba
+from dlgpu.backend.cpu.native import Prepared
+from dlgpu.backend.recorder import call
 
-THREADS = numba.config.NUMBA_NUM_THREADS  # the environment's NUMBA_NUM_THREADS, or the processors of this process
+# NUMBA_NUM_THREADS, or the processors of this process
+_affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+THREADS = int(os.environ.get("NUMBA_NUM_THREADS") or len(_affinity(0)))
 
 
 class Worker(threading.Thread):
@@ -26,14 +30,14 @@ class Worker(threading.Thread):
         while True:
             self.wanted.acquire()
             try:
-                self.work[0](*self.work[1:])
+                self.work()
             except BaseException as error:
                 self.error = error
             self.work = None
             self.done.release()
 
-    def begin(self, function: Callable, *args: Any) -> None:
-        self.work = (function, *args)
+    def begin(self, work: Callable) -> None:
+        self.work = work
         self.wanted.release()
 
     def finish(self) -> None:
@@ -50,22 +54,21 @@ class Crew:
         self.free = threading.Lock()
         self.workers: list[Worker] = []
 
-    def share(self, function: Callable, length: int, grain: int, *args: Any) -> None:
-        threads = min(THREADS, length // grain)
-        if threads < 2 or not self.free.acquire(blocking=False):
-            function(*args, 0, length)
+    def do(self, parts: Sequence[Callable]) -> None:
+        """All parts, in threads of their own, save for the first."""
+        if not self.free.acquire(blocking=False):
+            for part in parts:
+                part()
             return
         try:
-            while len(self.workers) < threads - 1:
+            while len(self.workers) < len(parts) - 1:
                 self.workers.append(Worker())
-            size = -(-length // threads)
-            size = -(-size // 64) * 64 if size > 256 else size
             busy = []
             try:
-                for worker, start in zip(self.workers, range(size, length, size)):
-                    worker.begin(function, *args, start, min(start + size, length))
+                for worker, part in zip(self.workers, parts[1:]):
+                    worker.begin(part)
                     busy.append(worker)
-                function(*args, 0, min(size, length))
+                parts[0]()
             finally:
                 for worker in busy:
                     worker.finish()
@@ -76,22 +79,52 @@ class Crew:
 _crew = Crew()
 
 
-def share(function: Callable, length: int, grain: int, *args: Any) -> None:
-    """function(*args, start, stop) over all of range(length), in parts that threads work on at once.
+def share(loop: Callable, length: int, grain: int, *args: Any) -> None:
+    """loop(*args, start, stop) over all of range(length), in parts that threads work on at once; a recorded call.
 
     Parts begin at multiples of 64, or of 1 in short ranges. A second caller does its work alone meanwhile, so an item's
     result must not depend on where its part begins.
 
     Args:
-        function: compiled, so that it does not hold Python's lock.
+        loop: compiled, so that it does not hold Python's lock.
         length: the number of items.
         grain: as many items as are worth a thread; waking one takes as long as some 20 microseconds of work.
-        args: the function's first arguments.
+        args: the loop's first arguments.
     """
-    if length < 2 * grain:
-        function(*args, 0, length)
+    if length < 2 * grain or THREADS < 2:
+        call(loop, *args, 0, length)
     else:
-        _crew.share(function, length, grain, *args)
+        call(spread, loop, length, grain, *args)
+
+
+def spread(loop: Callable, length: int, grain: int, *args: Any) -> None:
+    """The same, inside of a recorded call."""
+    _crew.do([partial(loop, *args, start, stop) for start, stop in parts(length, grain)])
+
+
+def parts(length: int, grain: int) -> list[tuple[int, int]]:
+    """Where each thread's part of range(length) starts and stops."""
+    threads = max(1, min(THREADS, length // grain))
+    size = -(-length // threads)
+    size = -(-size // 64) * 64 if size > 256 else size
+    return [(start, min(start + size, length)) for start in range(0, max(length, 1), max(size, 1))]
+
+
+class Spread:
+    """Calls of `spread`, made one after another: see `Recording.finish`."""
+
+    def __init__(self, calls: Sequence):
+        self.calls = [
+            [Prepared(loop, [*args, *part]) for part in parts(length, grain)]
+            for _, (loop, length, grain, *args) in calls
+        ]
+
+    def __call__(self) -> None:
+        for prepared in self.calls:
+            _crew.do(prepared)
+
+
+spread.join = Spread  # type: ignore[attr-defined]
 
 
 def _forget() -> None:

@@ -5,8 +5,8 @@ Numba keeps no array in registers, so this one function is written as LLVM instr
 
 import llvmlite.binding
 from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
+
+from dlgpu.backend.cpu.native import instructions
 
 _features = llvmlite.binding.get_host_cpu_features()
 _many = bool(_features.get("avx512f")) or "aarch64" in llvmlite.binding.get_process_triple()
@@ -19,7 +19,7 @@ def columns(dtype):
     return 2 * VECTOR_BYTES // dtype.itemsize
 
 
-@intrinsic
+@instructions
 def tile(
     typingctx, rows, out, at, out_row, start, from_, start_row, a, a_at, a_row, a_step, runs, count, length, b, b_at,
     b_step, least,
@@ -34,6 +34,8 @@ def tile(
         rows, out, at, out_row, start, from_, start_row, a, a_at, a_row, a_step, runs, count, length, b, b_at, b_step,
         least,
     )  # fmt: skip
+    from numba import types
+
     dtype = out.dtype
 
     def generate(context, builder, signature, values):

@@ -24,10 +24,10 @@ def sgd_step(values, gradients, velocity, scalars, decay, momentum, nesterov):
     if not _compiled(values):
         return by_reference(reference.sgd_step, values, gradients, velocity, scalars, decay, momentum, nesterov)
     if velocity is None:
-        call(share, _sgd, len(values), GRAIN, values, gradients, scalars, decay)
+        share(_sgd, len(values), GRAIN, values, gradients, scalars, decay)
     else:
         loop = _nesterov if nesterov else _momentum
-        call(share, loop, len(values), GRAIN, values, gradients, velocity, scalars, decay, momentum)
+        share(loop, len(values), GRAIN, values, gradients, velocity, scalars, decay, momentum)
 
 
 @reference.rmsprop_step.on("cpu")
@@ -35,14 +35,14 @@ def rmsprop_step(values, gradients, square, mean, velocity, scalars, decay, rho,
     buffers, numbers = (values, gradients, square, mean, velocity), (decay, rho, momentum, epsilon)
     if not _compiled(values):
         return by_reference(reference.rmsprop_step, *buffers, scalars, *numbers)
-    call(share, _rmsprop, len(values), GRAIN, *buffers, scalars, *numbers)
+    share(_rmsprop, len(values), GRAIN, *buffers, scalars, *numbers)
 
 
 @reference.adagrad_step.on("cpu")
 def adagrad_step(values, gradients, total, scalars, decay, epsilon):
     if not _compiled(values):
         return by_reference(reference.adagrad_step, values, gradients, total, scalars, decay, epsilon)
-    call(share, _adagrad, len(values), GRAIN, values, gradients, total, scalars, decay, epsilon)
+    share(_adagrad, len(values), GRAIN, values, gradients, total, scalars, decay, epsilon)
 
 
 @reference.adam_step.on("cpu")
@@ -53,7 +53,7 @@ def adam_step(values, gradients, mean, square, peak, scalars, decay, beta_1, bet
     if len(values) < 2 * GRAIN:
         call(_adam_alone, *buffers, scalars, *numbers)
     else:
-        call(share, _adam, len(values), GRAIN, *buffers, scalars, *numbers)
+        share(_adam, len(values), GRAIN, *buffers, scalars, *numbers)
         call(_count, scalars)
 
 
@@ -62,7 +62,7 @@ def nadam_step(values, gradients, mean, square, scalars, decay, beta_1, beta_2, 
     buffers, numbers = (values, gradients, mean, square), (decay, beta_1, beta_2, epsilon)
     if not _compiled(values):
         return by_reference(reference.nadam_step, *buffers, scalars, *numbers)
-    call(share, _nadam, len(values), GRAIN, *buffers, scalars, *numbers)
+    share(_nadam, len(values), GRAIN, *buffers, scalars, *numbers)
     call(_count_nadam, scalars, beta_1)
 
 
@@ -70,7 +70,7 @@ def nadam_step(values, gradients, mean, square, scalars, decay, beta_1, beta_2, 
 def decay_weights(values, scalars, decay):
     if not _compiled(values):
         return by_reference(reference.decay_weights, values, scalars, decay)
-    call(share, _decay_weights, len(values), GRAIN, values, scalars, decay)
+    share(_decay_weights, len(values), GRAIN, values, scalars, decay)
 
 
 @reference.square_norm.on("cpu")
@@ -80,7 +80,7 @@ def square_norm(gradients):
     flat, output = contiguous(gradients).reshape(-1), empty((), np.float64)
     blocks = -(-flat.size // BLOCK)
     sums = empty(blocks, np.float64)
-    call(share, _block_squares, blocks, GRAIN // BLOCK, flat, sums)
+    share(_block_squares, blocks, GRAIN // BLOCK, flat, sums)
     call(_total, sums, output)
     return output
 
@@ -92,7 +92,7 @@ def clip_norm(gradients, square, limit):
     factor = empty((), gradients.dtype)
     call(_clip_factor, np.asarray(square), limit, factor)
     if gradients.flags.c_contiguous:
-        call(share, _multiply, gradients.size, GRAIN, gradients.reshape(-1), factor)
+        share(_multiply, gradients.size, GRAIN, gradients.reshape(-1), factor)
     else:
         call(np.multiply, gradients, factor, gradients)
 
@@ -102,7 +102,7 @@ def clip_norms(gradients, segments, limit):
     if not _compiled(gradients):
         return by_reference(reference.clip_norms, gradients, segments, limit)
     worth = 1 if gradients.size > 2 * GRAIN else len(segments) + 1
-    call(share, _clip_segments, len(segments), worth, gradients, contiguous(segments), limit)
+    share(_clip_segments, len(segments), worth, gradients, contiguous(segments), limit)
 
 
 @reference.clip_value.on("cpu")
@@ -110,7 +110,7 @@ def clip_value(gradients, limit):
     if not _compiled(gradients):
         return by_reference(reference.clip_value, gradients, limit)
     if gradients.flags.c_contiguous:
-        call(share, _clip_value, gradients.size, GRAIN, gradients.reshape(-1), limit)
+        share(_clip_value, gradients.size, GRAIN, gradients.reshape(-1), limit)
     else:
         call(np.clip, gradients, -limit, limit, gradients)
 

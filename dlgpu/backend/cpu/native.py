@@ -1,0 +1,286 @@
+"""Compiled loops as native functions: loaded from object files, called one by one or as a list.
+
+The C signature of all of them is `int loop(void *, void *, int64_t *block)`. A block holds the arguments in words of 64
+bits: of an array the address of the Python object, whose data pointer, shape and strides the loop reads itself.
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+import numpy as np
+
+from dlgpu.backend.emulator.compiler import cache_folder
+from dlgpu.backend.recorder import Drawn, Wide
+
+BEHAVED = 0x101  # the flags of arrays that tell loops apart: contiguous in C's order (1) and aligned (0x100)
+FORMATS = {int: "q", bool: "q", float: "d", type(None): "q", Wide: "QQ"}  # of struct, for the kinds of numbers
+FORMATS |= {np.float32: "d", np.float64: "d", np.uint32: "Q", np.uint64: "Q"}
+SCRATCH = (ctypes.c_int64 * 2)()  # what Numba's functions return, and raise, goes there: neither is used
+
+
+class InCompiledCode:
+    """A name that compiled code can use. What stands behind it is made when such code is first compiled.
+
+    Args:
+        make: returns an object that Numba knows.
+    """
+
+    def __init__(self, make: Callable):
+        self.make = make
+
+    def __call__(self, *args: Any) -> Any:
+        raise TypeError("this name is for compiled code only")
+
+    @functools.cached_property
+    def _numba_type_(self) -> Any:  # what Numba asks of a global variable
+        from numba.core.registry import cpu_target
+
+        self._made = self.make()
+        cpu_target.typing_context.refresh()
+        return cpu_target.typing_context.resolve_value_type(self._made)
+
+
+def instructions(function: Callable) -> InCompiledCode:
+    """A function of Numba's types that generates LLVM instructions, as for `numba.extending.intrinsic`."""
+
+    def make() -> Callable:
+        from numba.extending import intrinsic
+
+        return intrinsic(function)
+
+    return InCompiledCode(make)
+
+
+class Loop(InCompiledCode):
+    """A function that is compiled for each kind of arguments that it is called with.
+
+    Args:
+        function: of arrays, numbers, None, and named tuples of these.
+        fastmath, options: of `numba.njit`.
+    """
+
+    __name__: str
+    join: Any  # what makes one function of several calls
+
+    def __init__(self, function: Callable, fastmath: tuple = (), **options: Any):
+        super().__init__(lambda: compiler().njit(function, fastmath, options))
+        functools.update_wrapper(self, function)
+        self._entries: dict[tuple, Entry] = {}
+
+    def __call__(self, *args: Any) -> Any:
+        kinds, words = kinds_and_words(args)
+        entry = self._entries.get(kinds) or self.entry(kinds)
+        entry.function(SCRATCH, SCRATCH, entry.pack(*words))
+
+    def entry(self, kinds: tuple) -> "Entry":
+        """The function for arguments of these kinds: compiled, loaded or known."""
+        with _lock:
+            if kinds in self._entries:
+                return self._entries[kinds]
+            symbol = f"{self.__name__}_{hashlib.sha256(repr((identity(self), kinds)).encode()).hexdigest()[:24]}"
+            path = folder() / f"{symbol}.o"
+            if not path.exists():
+                module = llvm.parse_assembly(compiler().compiled(self, kinds, symbol))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part = path.with_suffix(f".{os.getpid()}")
+                part.write_bytes(target_machine().emit_object(module))
+                part.replace(path)
+            entry = self._entries[kinds] = Entry(loaded(path.read_bytes(), symbol), kinds)
+            return entry
+
+
+class Entry:
+    """A loop's function for one kind of arguments."""
+
+    def __init__(self, address: int, kinds: tuple):
+        self.address = address
+        self.function = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 3)(address)
+        self.pack = struct.Struct("".join(formats(kinds))).pack
+
+
+def kinds_and_words(args: Iterable) -> tuple[tuple, list]:
+    """What loops are told apart by, and what goes into the block."""
+    kinds: list = []
+    words: list = []
+    for a in args:
+        if isinstance(a, np.ndarray):
+            kinds.append((a.dtype.char, a.ndim, a.flags.num & BEHAVED))
+            words.append(id(a))
+        elif a is None:
+            kinds.append(type(None))
+            words.append(0)
+        elif isinstance(a, tuple):
+            inner, more = kinds_and_words(a)
+            kinds.append((type(a), inner))
+            words += more
+        elif isinstance(a, Wide):
+            kinds.append(Wide)
+            words += a & (2**64 - 1), a >> 64
+        else:
+            kinds.append(type(a))
+            words.append(a)
+    return tuple(kinds), words
+
+
+def formats(kinds: tuple) -> list[str]:
+    """The struct format of each kind."""
+    found = []
+    for kind in kinds:
+        if not isinstance(kind, tuple):
+            found.append(FORMATS[kind])
+        else:
+            found.append("".join(formats(kind[1])) if len(kind) == 2 else "q")
+    return found
+
+
+class Prepared:
+    """A loop's call with arguments that stay; numbers that are drawn anew are put into its block."""
+
+    def __init__(self, loop: Loop, args: Sequence):
+        kinds, words = kinds_and_words(args)
+        entry = loop.entry(kinds)
+        self._args = args  # the block has their addresses
+        self._block = np.frombuffer(bytearray(entry.pack(*words)), np.uint64)
+        self._function = entry.function
+        self.address, self.place = entry.address, self._block.ctypes.data
+        for place, a in zip(np.cumsum([0, *map(len, formats(kinds))]), args):
+            if isinstance(a, Drawn):
+                a.uses.append((_Halves(self._block), place))
+
+    def __call__(self) -> None:
+        self._function(SCRATCH, SCRATCH, self.place)
+
+
+class Joined:
+    """Calls of loops, (loop, args), made natively one after another: see `Recording.finish`."""
+
+    def __init__(self, calls: Sequence):
+        self.calls = [Prepared(loop, args) for loop, args in calls]
+        self._run = Prepared(run, [np.array([(call.address, call.place) for call in self.calls], np.int64)])
+
+    def __call__(self) -> None:
+        self._run()
+
+
+class _Halves:
+    """Of a block: its numbers of two words."""
+
+    def __init__(self, block: np.ndarray):
+        self._block = block
+
+    def __setitem__(self, place: int, number: int) -> None:
+        self._block[place : place + 2] = number & (2**64 - 1), number >> 64
+
+
+def _run(table):
+    for i in range(len(table)):
+        _invoke(table[i, 0], table[i, 1])
+
+
+@instructions
+def _invoke(typing, address, block):
+    """Call the function at an address with the block at another."""
+    from llvmlite import ir
+    from numba import types
+    from numba.core.cgutils import alloca_once
+
+    def generate(context, builder, signature, args):
+        pointer = ir.IntType(8).as_pointer()
+        function = ir.FunctionType(ir.IntType(32), [pointer] * 3).as_pointer()
+        unused = builder.bitcast(alloca_once(builder, ir.IntType(64)), pointer)
+        builder.call(builder.inttoptr(args[0], function), [unused, unused, builder.inttoptr(args[1], pointer)])
+        return context.get_dummy_value()
+
+    return types.void(address, block), generate
+
+
+run = Loop(_run)
+Loop.join = Joined
+
+
+@instructions
+def flat(typing, array):
+    """All values of a contiguous array as (size,), in compiled code."""
+    from numba import types
+    from numba.np.arrayobj import populate_array
+
+    def generate(context, builder, signature, args):
+        whole = context.make_array(array)(context, builder, args[0])
+        view = context.make_array(signature.return_type)(context, builder)
+        populate_array(view, whole.data, [whole.nitems], [whole.itemsize], whole.itemsize, None)
+        return view._getvalue()
+
+    return types.Array(array.dtype, 1, "C")(array), generate
+
+
+def identity(value: Any) -> Any:
+    """What tells a function from all others of the same sources, or a constant from others."""
+    if isinstance(value, InCompiledCode):
+        return identity(value.make)
+    if not isinstance(value, FunctionType):
+        return repr(value)
+    inside = [identity(cell.cell_contents) for cell in value.__closure__ or ()]
+    return value.__module__, value.__qualname__, value.__code__.co_firstlineno, value.__code__.co_code, inside
+
+
+# -- object files
+
+_lock = threading.RLock()
+
+
+def compiler() -> Any:
+    """The module that needs Numba."""
+    from dlgpu.backend.cpu import compiler
+
+    return compiler
+
+
+@functools.cache
+def folder() -> Path:
+    """Where object files are kept: for these sources, this processor, and these versions."""
+    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    machine = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten(), llvmlite.__version__, np.__version__
+    key = sources + repr((*machine, sys.implementation.cache_tag, object.__basicsize__)).encode()
+    return cache_folder() / "cpu" / hashlib.sha256(key).hexdigest()[:16]
+
+
+def target_machine() -> Any:
+    """What makes machine code for this processor."""
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=3,
+        reloc="static" if target.name.startswith("x86") else "default",
+        codemodel="jitdefault",
+        jit=True,
+    )
+
+
+@functools.cache
+def engine() -> Any:
+    """What loads object files."""
+    with contextlib.suppress(RuntimeError):  # newer versions do this by themselves
+        llvm.initialize()
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
+
+
+def loaded(code: bytes, symbol: str) -> int:
+    """The address of a function in an object file."""
+    engine().add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine().finalize_object()
+    return engine().get_function_address(symbol)
