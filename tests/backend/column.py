@@ -4,7 +4,7 @@ each column's folder imports them and says in its conftest which column it is.""
 from types import ModuleType
 from typing import Any
 
-current: ModuleType | None = None  # a module of the three functions below
+current: ModuleType | None = None  # a module of the three functions below, and HOST
 
 
 def agree(name: str, *args: Any, **options: Any) -> None:

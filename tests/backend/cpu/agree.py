@@ -12,6 +12,8 @@ from dlgpu.backend.recorder import Memory, Recording
 from dlgpu.backend.traced import plain, traced
 from tests.backend.cuda.hostile import _copied, compare, converted
 
+HOST = "cpu"  # the device that runs this column on arrays in the host's memory
+
 
 class Scrambled(Memory):
     """Memory of a recording that holds nothing of use."""

@@ -13,6 +13,7 @@ from dlgpu.backend.dispatch import is_floating, registry
 
 FLOATS = ["float32", "float64", "float16", "bfloat16"]
 GRID = 65535  # blocks along a grid's y and z
+HOST = "emulator"  # the device that runs this column on arrays in the host's memory
 seen: defaultdict[str, set[str]] = defaultdict(set)  # by kernel: what of the list below has been compared
 
 
