@@ -40,9 +40,9 @@ def steps(rng, size, dtype="f"):
     yield "rmsprop_step", some(), gradients(), positive(), None, None, rate, 0.1, 0.9, 0.0, 1e-3
     yield "rmsprop_step", some(), gradients(), positive() + 9, some() / 9, some(), rate, 0.0, 0.9, 0.5, 1e-3
     yield "adagrad_step", some(), gradients(), positive(), rate, 0.1, 1e-3
-    yield "adam_step", some(), gradients(), some(), positive(), None, np.array([0.01, 0.0]), 0.0, *BETAS
-    yield "adam_step", some(), gradients(), some(), positive(), positive(), np.array([0.01, 41.0]), 0.1, *BETAS
-    yield "nadam_step", some(), gradients(), some(), positive(), np.array([0.02, 2.0, 0.3]), 0.1, 0.9, 0.99, 1e-3
+    yield "adam_step", some(), gradients(), some(), positive(), None, np.array([0.01, 0.0, 0.0]), 0.0, *BETAS
+    yield "adam_step", some(), gradients(), some(), positive(), positive(), np.array([0.01, 41.0, 0.0]), 0.1, *BETAS
+    yield "nadam_step", some(), gradients(), some(), positive(), np.array([0.02, 2.0, 0.3, 0.0]), 0.1, 0.9, 0.99, 1e-3
     yield "decay_weights", gradients(), rate, 0.1
     yield "clip_value", gradients(), 0.5
 
@@ -116,7 +116,7 @@ def test_a_norm_may_be_a_number():
 # -- steps in a row: the scalars count, and hold the learning rate
 
 
-COUNTING = [("adam_step", 3, [np.nan, 0.0]), ("nadam_step", 2, [np.nan, 0.0, 1.0])]
+COUNTING = [("adam_step", 3, [np.nan, 0.0, 0.0]), ("nadam_step", 2, [np.nan, 0.0, 1.0, 0.0])]
 
 
 @pytest.mark.parametrize(("name", "slots", "scalars"), COUNTING)
