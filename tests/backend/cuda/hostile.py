@@ -17,11 +17,6 @@ HOST = "emulator"  # the device that runs this column on arrays in the host's me
 seen: defaultdict[str, set[str]] = defaultdict(set)  # by kernel: what of the list below has been compared
 
 
-def covers(*kernels: str) -> Callable:
-    """Mark a test as the proof of these kernels."""
-    return lambda test: test
-
-
 def attacks(args: object) -> set[str]:
     """What of the list that every kernel has to bear is in these arguments."""
     found = set()
