@@ -54,17 +54,27 @@ extern "C" __global__ void adagrad_step(
     }
 }
 
-// One thread counts the step and computes its numbers; the next launch reads them.
-extern "C" __global__ void adam_rates(double* scalars, double* rates, double beta_1, double beta_2) {
-    double t = scalars[1] + 1;
-    scalars[1] = t;
-    rates[0] = scalars[0] * sqrt(1 - pow(beta_2, t)) / (1 - pow(beta_1, t));
+// Whether all other blocks have read the scalars: `readers` counts them, and is 0 again for the next launch.
+__device__ inline bool last_to_read(double* readers) {
+    __threadfence();
+    bool last = atomicAdd(readers, 1.0) == gridDim.x - 1;
+    __threadfence();
+    if (last) *readers = 0;
+    return last;
 }
 
+// scalars: learning rate, t, readers. A block's first thread computes what all elements share; the last one counts.
 extern "C" __global__ void adam_step(
-    T* values, const T* gradients, T* mean, T* square, T* peak, const double* scalars, double decay, const double* rates,
-    A take_1, A take_2, A epsilon, long long size) {
-    A rate = A(rates[0]), left = kept(scalars, decay);
+    T* values, const T* gradients, T* mean, T* square, T* peak, double* scalars, double decay, double beta_1,
+    double beta_2, A take_1, A take_2, A epsilon, long long size) {
+    __shared__ A rate;
+    if (threadIdx.x == 0) {
+        double t = scalars[1] + 1;
+        rate = A(scalars[0] * sqrt(1 - pow(beta_2, t)) / (1 - pow(beta_1, t)));
+        if (last_to_read(scalars + 2)) scalars[1] = t;
+    }
+    __syncthreads();
+    A left = kept(scalars, decay);
     FOR_EACH(i, size) {
         A gradient = A(gradients[i]), first = A(mean[i]), second = A(square[i]);
         first += (gradient - first) * take_1;
@@ -79,23 +89,25 @@ extern "C" __global__ void adam_step(
     }
 }
 
-// scalars: learning rate, t, u[1] ... u[t]; rates: of the running mean, of the gradient, and the square's correction.
-extern "C" __global__ void nadam_rates(
-    double* scalars, double* rates, double beta_1, double beta_2, double momentum_decay) {
-    double t = scalars[1] + 1;
-    double now = beta_1 * (1 - 0.5 * pow(momentum_decay, t)), ahead = beta_1 * (1 - 0.5 * pow(momentum_decay, t + 1));
-    double product = scalars[2] * now;
-    scalars[1] = t;
-    scalars[2] = product;
-    rates[0] = scalars[0] * ahead / (1 - product * ahead);
-    rates[1] = scalars[0] * (1 - now) / (1 - product);
-    rates[2] = 1 / (1 - pow(beta_2, t));
-}
-
+// scalars: learning rate, t, u[1] ... u[t], readers
 extern "C" __global__ void nadam_step(
-    T* values, const T* gradients, T* mean, T* square, const double* scalars, double decay, const double* rates,
-    A take_1, A take_2, A epsilon, long long size) {
-    A mean_rate = A(rates[0]), rate = A(rates[1]), scale = A(rates[2]), left = kept(scalars, decay);
+    T* values, const T* gradients, T* mean, T* square, double* scalars, double decay, double beta_1, double beta_2,
+    double momentum_decay, A take_1, A take_2, A epsilon, long long size) {
+    __shared__ A mean_rate, rate, scale;
+    if (threadIdx.x == 0) {
+        double t = scalars[1] + 1;
+        double now = beta_1 * (1 - 0.5 * pow(momentum_decay, t)), ahead = beta_1 * (1 - 0.5 * pow(momentum_decay, t + 1));
+        double product = scalars[2] * now;
+        mean_rate = A(scalars[0] * ahead / (1 - product * ahead));
+        rate = A(scalars[0] * (1 - now) / (1 - product));
+        scale = A(1 / (1 - pow(beta_2, t)));
+        if (last_to_read(scalars + 3)) {
+            scalars[1] = t;
+            scalars[2] = product;
+        }
+    }
+    __syncthreads();
+    A left = kept(scalars, decay);
     FOR_EACH(i, size) {
         A gradient = A(gradients[i]), first = A(mean[i]), second = A(square[i]);
         first += (gradient - first) * take_1;

@@ -193,6 +193,17 @@ def native(value: Any) -> Any:
     return device("cuda").array_namespace.asarray(value) if hasattr(value, "__cuda_array_interface__") else value
 
 
+def where_it_is(value: Any) -> Any:
+    """`value` as an array that stays where it is: on a GPU, or else NumPy's.
+
+    Raises:
+        ValueError: rows of different lengths.
+        BufferError, RuntimeError: as by `native`.
+    """
+    value = native(value)
+    return value if _is_cupys(value) else np.asarray(value)
+
+
 def device_of(array: Any) -> Device:
     """The device on which an array lives; a NumPy array is the emulator's while that is the current device."""
     if array_namespace(array) is np:

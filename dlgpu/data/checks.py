@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import numpy as np
-
-from dlgpu.backend.devices import native
+from dlgpu.backend.devices import where_it_is
 from dlgpu.backend.dispatch import array_namespace, is_numeric
 from dlgpu.data.structure import leaves
 from dlgpu.tensor import Tensor
@@ -21,12 +19,10 @@ def as_array(value: Any, name: str) -> Any:
     """
     if isinstance(value, Tensor):
         value = value.array
-    value = native(value)
-    if not hasattr(value, "__cuda_array_interface__"):
-        try:
-            value = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"{name}: expected rows of one shape, got rows of different lengths ({error})") from None
+    try:
+        value = where_it_is(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected rows of one shape, got rows of different lengths ({error})") from None
     if not is_numeric(value):
         raise TypeError(
             f"{name}: expected numbers, got an array of dtype {value.dtype} and shape {value.shape}; "

@@ -41,7 +41,7 @@ class Adam(Optimizer):
         return dict.fromkeys(["momentum", "velocity"] + ["velocity_hat"] * self.amsgrad, 0.0)
 
     def scalars(self, step: int) -> tuple[float, ...]:
-        return (step,)
+        return step, 0
 
     @decaying
     def update(self, values: Any, gradients: Any, slots: dict[str, Any], scalars: Any) -> None:
@@ -106,7 +106,7 @@ class Nadam(Optimizer):
         return {"momentum": 0.0, "velocity": 0.0}
 
     def scalars(self, step: int) -> tuple[float, ...]:
-        return step, math.prod(kernels.nadam_momentum(self.beta_1, t) for t in range(1, step + 1))
+        return step, math.prod(kernels.nadam_momentum(self.beta_1, t) for t in range(1, step + 1)), 0
 
     @decaying
     def update(self, values: Any, gradients: Any, slots: dict[str, Any], scalars: Any) -> None:

@@ -4,6 +4,7 @@ from dlgpu.backend.cpu import (
     activation,
     convolution,
     counting,
+    cross_entropy,
     elementwise,
     embedding,
     normalization,

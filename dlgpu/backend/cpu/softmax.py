@@ -1,4 +1,4 @@
-"""Softmax and cross-entropies on the CPU: a row's passes follow each other while it is in the cache."""
+"""Softmax, its logarithm and cross-entropy on the CPU: a row's passes follow each other while it is in the cache."""
 
 import math
 
@@ -6,13 +6,12 @@ import numpy as np
 
 from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous, empty_like
 from dlgpu.backend.cpu.jit import by_dtype, inline_jit, jit, sum_jit
-from dlgpu.backend.cpu.special import exp, log, log1p, row_product, row_sum, sigmoid, softplus
+from dlgpu.backend.cpu.special import exp, log, row_product, row_sum
 from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import empty
 from dlgpu.backend.reference import softmax as reference
 
 F, I, D, L = np.float32, np.int32, np.float64, np.int64
-EPSILON = reference.EPSILON
 GRAIN = 2**16  # values that are worth a thread
 
 
@@ -38,84 +37,25 @@ def log_softmax_backward(grad, y, axis):
 
 @reference.softmax_cross_entropy.on("cpu")
 def softmax_cross_entropy(logits, labels):
-    if not _takes(logits, labels):
+    if not takes(logits, labels):
         return by_reference(reference.softmax_cross_entropy, logits, labels)
     loss, probabilities = empty(len(logits), logits.dtype), empty_like(logits)
     loop = _softmax_cross_entropy if labels.ndim == 1 else _softmax_cross_entropy_dense
-    _rows(loop, logits, labels, loss, probabilities)
+    by_rows(loop, logits, labels, loss, probabilities)
     return loss, probabilities
 
 
 @reference.softmax_cross_entropy_backward.on("cpu")
 def softmax_cross_entropy_backward(grad, probabilities, labels):
-    if not _takes(probabilities, labels):
+    if not takes(probabilities, labels):
         return by_reference(reference.softmax_cross_entropy_backward, grad, probabilities, labels)
     by_logits = empty_like(probabilities)
     loop = _softmax_cross_entropy_backward if labels.ndim == 1 else _softmax_cross_entropy_dense_backward
-    _rows(loop, probabilities, labels, grad, by_logits)
+    by_rows(loop, probabilities, labels, grad, by_logits)
     return by_logits
 
 
-@reference.categorical_cross_entropy.on("cpu")
-def categorical_cross_entropy(probabilities, labels):
-    if not _takes(probabilities, labels):
-        return by_reference(reference.categorical_cross_entropy, probabilities, labels)
-    rows, dtype = len(probabilities), probabilities.dtype
-    loss, total, quotients = empty(rows, dtype), empty((rows, 1), dtype), empty_like(probabilities)
-    loop = _categorical_cross_entropy if labels.ndim == 1 else _categorical_cross_entropy_dense
-    _rows(loop, probabilities, labels, loss, total.reshape(-1), quotients)
-    return loss, (total, quotients)
-
-
-@reference.categorical_cross_entropy_backward.on("cpu")
-def categorical_cross_entropy_backward(grad, saved, labels):
-    total, quotients = saved
-    if not _takes(quotients, labels):
-        return by_reference(reference.categorical_cross_entropy_backward, grad, saved, labels)
-    by_probabilities = empty_like(quotients)
-    loop = _categorical_cross_entropy_backward if labels.ndim == 1 else _categorical_cross_entropy_dense_backward
-    _rows(loop, quotients, labels, grad, contiguous(total).reshape(-1), by_probabilities)
-    return by_probabilities
-
-
-@reference.sigmoid_cross_entropy.on("cpu")
-def sigmoid_cross_entropy(logits, targets):
-    if not _takes(logits, targets):
-        return by_reference(reference.sigmoid_cross_entropy, logits, targets)
-    loss = empty(len(logits), logits.dtype)
-    _rows(_sigmoid_cross_entropy, logits, targets, loss)
-    return loss, logits
-
-
-@reference.sigmoid_cross_entropy_backward.on("cpu")
-def sigmoid_cross_entropy_backward(grad, logits, targets):
-    if not _takes(logits, targets):
-        return by_reference(reference.sigmoid_cross_entropy_backward, grad, logits, targets)
-    by_logits = empty_like(logits)
-    _rows(_sigmoid_cross_entropy_backward, logits, targets, grad, by_logits)
-    return by_logits
-
-
-@reference.binary_cross_entropy.on("cpu")
-def binary_cross_entropy(probabilities, targets):
-    if not _takes(probabilities, targets):
-        return by_reference(reference.binary_cross_entropy, probabilities, targets)
-    loss, clipped = empty(len(probabilities), probabilities.dtype), empty_like(probabilities)
-    _rows(_binary_cross_entropy, probabilities, targets, loss, clipped)
-    return loss, (probabilities, clipped)
-
-
-@reference.binary_cross_entropy_backward.on("cpu")
-def binary_cross_entropy_backward(grad, saved, targets):
-    probabilities, _ = saved
-    if not _takes(probabilities, targets):
-        return by_reference(reference.binary_cross_entropy_backward, grad, saved, targets)
-    by_probabilities = empty_like(probabilities)
-    _rows(_binary_cross_entropy_backward, probabilities, targets, grad, by_probabilities)
-    return by_probabilities
-
-
-def _takes(x, labels):
+def takes(x, labels):
     """Whether the compiled loops know the dtypes and have something to do."""
     return x.size > 0 and (compiled(x, labels) if labels.ndim == 2 else compiled(x))
 
@@ -131,11 +71,12 @@ def _along(kernel, loop, axis, *arrays):
     moved = [contiguous(a if axes == ends else np.moveaxis(a, axes, ends)) for a in arrays]
     output = empty_like(moved[0])
     rows = (-1, math.prod(x.shape[a] for a in axes))
-    _rows(loop, *(a.reshape(rows) for a in (*moved, output)))
+    by_rows(loop, *(a.reshape(rows) for a in (*moved, output)))
     return output if axes == ends else np.moveaxis(output, ends, axes)
 
 
-def _rows(loop, x, *others):
+def by_rows(loop, x, *others):
+    """Run a loop over the rows of these arrays, on as many threads as they are worth."""
     rows, columns = x.shape
     share(loop, rows, GRAIN // columns + 1, *(contiguous(a) for a in (x, *others)))
 
@@ -169,13 +110,6 @@ def _log_share(x, peak, logarithm):
     return (x - peak) - logarithm
 
 
-@inline_jit
-def _clip(p):
-    low, high = type(p)(EPSILON), type(p)(1 - EPSILON)
-    p = low if p < low else p
-    return high if p > high else p
-
-
 @sum_jit
 def _exponential_sum(row, peak):
     total = type(peak)(0)
@@ -189,30 +123,6 @@ def _dense_loss(row, weights, peak, logarithm):
     total = type(peak)(0)
     for j in range(row.size):
         total -= weights[j] * _log_share(row[j], peak, logarithm)
-    return total
-
-
-@sum_jit
-def _clipped_loss(q, weights):
-    total = type(q[0])(0)
-    for j in range(q.size):
-        total -= weights[j] * log(_clip(q[j]))
-    return total
-
-
-@sum_jit
-def _sigmoid_loss(z, t):
-    total = type(z[0])(0)
-    for j in range(z.size):
-        total += softplus(z[j]) - z[j] * t[j]
-    return total
-
-
-@sum_jit
-def _binary_loss(p, t):
-    total = type(p[0])(0)
-    for j in range(p.size):
-        total += _binary_term(p[j], t[j])
     return total
 
 
@@ -305,104 +215,3 @@ def _softmax_cross_entropy_dense_backward(probabilities, labels, grad, by_logits
         total = row_sum(weights)
         for j in range(p.size):
             output[j] = g * (p[j] * total - weights[j])
-
-
-@jit
-def _categorical_cross_entropy(probabilities, labels, loss, totals, quotients, start, stop):
-    for i in range(start, stop):
-        row, q, label = probabilities[i], quotients[i], labels[i]
-        total = row_sum(row)
-        known = 0 <= label < row.size
-        total = total if known else type(total)(math.nan)
-        totals[i] = total
-        for j in range(row.size):
-            q[j] = row[j] / total
-        loss[i] = -log(_clip(q[label])) if known else total
-
-
-@jit
-def _categorical_cross_entropy_dense(probabilities, labels, loss, totals, quotients, start, stop):
-    for i in range(start, stop):
-        row, q, weights = probabilities[i], quotients[i], labels[i]
-        total = row_sum(row)
-        totals[i] = total
-        for j in range(row.size):
-            q[j] = row[j] / total
-        loss[i] = _clipped_loss(q, weights)
-
-
-@jit
-def _categorical_cross_entropy_backward(quotients, labels, grad, totals, by_probabilities, start, stop):
-    for i in range(start, stop):
-        q, output, label = quotients[i], by_probabilities[i], labels[i]
-        nan = type(q[0])(math.nan)
-        chosen = q[label] if 0 <= label < q.size else nan
-        clipped = _clip(chosen)
-        through = type(clipped)(1) if clipped == chosen else type(clipped)(0)
-        share = grad[i] * through / totals[i]
-        output[:] = share
-        if 0 <= label < q.size:
-            output[label] -= share / clipped
-
-
-@jit
-def _categorical_cross_entropy_dense_backward(quotients, labels, grad, totals, by_probabilities, start, stop):
-    for i in range(start, stop):
-        q, output, weights, g, total = quotients[i], by_probabilities[i], labels[i], grad[i], totals[i]
-        for j in range(q.size):
-            clipped = _clip(q[j])
-            through = type(g)(1) if clipped == q[j] else type(g)(0)
-            output[j] = g * through * weights[j] / -clipped
-        value = row_product(output, q)
-        for j in range(q.size):
-            output[j] = (output[j] - value) / total
-
-
-@jit
-def _sigmoid_cross_entropy(logits, targets, loss, start, stop):
-    units = logits.shape[1]
-    for i in range(start, stop):
-        total = _sigmoid_loss(logits[i], targets[i])
-        loss[i] = total / type(total)(units)
-
-
-@jit
-def _sigmoid_cross_entropy_backward(logits, targets, grad, by_logits, start, stop):
-    units = logits.shape[1]
-    for i in range(start, stop):
-        z, t, output = logits[i], targets[i], by_logits[i]
-        share = grad[i] / type(z[0])(units)
-        for j in range(units):
-            output[j] = (sigmoid(z[j]) - t[j]) * share
-
-
-@inline_jit
-def _binary_term(p, t):
-    return -(t * log(p) + (F(1) - t) * log1p(-p))
-
-
-@inline_jit
-def _binary_slope(p, t):
-    c = _clip(p)
-    return (c - t) / (c * (F(1) - c)) if p == c else (c - p if p != p else type(p)(0))
-
-
-@jit
-def _binary_cross_entropy(probabilities, targets, loss, clipped, start, stop):
-    units = probabilities.shape[1]
-    for i in range(start, stop):
-        p, t, c = probabilities[i], targets[i], clipped[i]
-        for j in range(units):
-            c[j] = _clip(p[j])
-        total = _binary_loss(c, t)
-        loss[i] = total / type(total)(units)
-
-
-@jit
-def _binary_cross_entropy_backward(probabilities, targets, grad, by_probabilities, start, stop):
-    units = probabilities.shape[1]
-    for i in range(start, stop):
-        p, t, output = probabilities[i], targets[i], by_probabilities[i]
-        share = grad[i] / type(p[0])(units)
-        for j in range(units):
-            output[j] = _binary_slope(p[j], t[j]) * share

@@ -1,7 +1,7 @@
 """Optimizer steps on CUDA: one launch for all parameters, and two for a norm.
 
-What changes from step to step is read on the device, so that a CUDA graph of these launches can be replayed. Where it
-takes powers, one thread in a launch of its own computes it: double precision is slow on most GPUs.
+What changes from step to step is read and counted on the device, so that a CUDA graph of these launches can be
+replayed.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from dlgpu.backend.cuda.source import source
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import update as reference
 
-FEW_BLOCKS = 1024  # they fill a GPU, and what each thread does first, or a block last, is done as few times
+FEW_BLOCKS = 1024  # they fill a GPU, and what each block does first is done as few times
 PARTS = 32  # blocks that share a segment
 
 
@@ -33,16 +33,14 @@ def adagrad_step(values, gradients, total, scalars, decay, epsilon):
 
 @reference.adam_step.on("cuda")
 def adam_step(values, gradients, mean, square, peak, scalars, decay, beta_1, beta_2, epsilon):
-    rates = _rates("adam_rates", 1, values, scalars, beta_1, beta_2)
-    buffers = values, gradients, mean, square, peak
-    _launch("adam_step", buffers, scalars, decay, rates, 1 - beta_1, 1 - beta_2, epsilon)
+    buffers, takes = (values, gradients, mean, square, peak), (1 - beta_1, 1 - beta_2)
+    _launch("adam_step", buffers, scalars, decay, beta_1, beta_2, *takes, epsilon)
 
 
 @reference.nadam_step.on("cuda")
 def nadam_step(values, gradients, mean, square, scalars, decay, beta_1, beta_2, epsilon):
-    rates = _rates("nadam_rates", 3, values, scalars, beta_1, beta_2, reference.MOMENTUM_DECAY)
-    buffers = values, gradients, mean, square
-    _launch("nadam_step", buffers, scalars, decay, rates, 1 - beta_1, 1 - beta_2, epsilon)
+    buffers, betas = (values, gradients, mean, square), (beta_1, beta_2, reference.MOMENTUM_DECAY)
+    _launch("nadam_step", buffers, scalars, decay, *betas, 1 - beta_1, 1 - beta_2, epsilon)
 
 
 @reference.decay_weights.on("cuda")
@@ -82,18 +80,11 @@ def clip_value(gradients, limit):
     _launch("clip_value", (gradients,), limit)
 
 
-def _rates(name, count, values, scalars, *args):
-    """The numbers of the coming step, after moving `scalars` on: (count,) float64."""
-    rates = empty(values, (count,), np.float64)
-    source("update.cu").launch(name, 1, 1, (scalars, rates, *args), dtype=values.dtype)
-    return rates
-
-
 def _launch(name, buffers, *args):
     """A kernel over buffers of one size, None for a null pointer; it may change all but the second, the gradients."""
     size, dtype = buffers[0].size, buffers[0].dtype
     given = [None if b is None else contiguous(b) for b in buffers]
-    blocks = min(blocks_for(size), FEW_BLOCKS)
+    blocks = min(max(1, blocks_for(size)), FEW_BLOCKS)  # a step over nothing counts, too
     source("update.cu").launch(name, blocks, BLOCK, (*given, *args, size), dtype=dtype)
     for i, (buffer, copy) in enumerate(zip(buffers, given)):
         if copy is not buffer and i != 1:

@@ -69,15 +69,15 @@ def random_bits(out, seed, counter):
 @kernel
 def random_uniform(out, low, high, seed, counter):
     """Fill `out` (floating) with low + (high - low) * u, u the top 24 bits of a word over 2**24, or 53 of a draw."""
-    xp, flat = array_namespace(out), out.reshape(-1)
-    if out.dtype == np.float64:
-        flat[...] = philox_draws(xp, out.size, seed, counter) >> xp.uint64(11)
-        bits = 53
+    xp, double = array_namespace(out), out.dtype == np.float64
+    if double:
+        words, bits = philox_draws(xp, out.size, seed, counter) >> xp.uint64(11), 53
     else:
-        flat[...] = philox_words(xp, out.size, seed, counter) >> xp.uint32(8)
-        bits = 24
-    flat *= (high - low) * 2.0**-bits
-    flat += low
+        words, bits = philox_words(xp, out.size, seed, counter) >> xp.uint32(8), 24
+    uniform = words.astype(xp.float64 if double else xp.float32)
+    uniform *= (high - low) * 2.0**-bits
+    uniform += low
+    out.reshape(-1)[...] = uniform
 
 
 @kernel

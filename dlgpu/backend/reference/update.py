@@ -4,8 +4,9 @@
 the buffer, nothing moves.
 
 What changes from step to step is read from `scalars`, (1 + k,) float64 on the same device: the learning rate, which the
-optimizer writes there, and what a step counts and moves on itself; so each step is the same call. The other numbers are
-Python floats. What concerns all elements alike is computed in double precision and then rounded to the dtype.
+optimizer writes there, and what a step counts and moves on itself; so each step is the same call. In those that count,
+the last one is the device's own: 0 before and after a step. The other numbers are Python floats. What concerns all
+elements alike is computed in double precision and then rounded to the dtype.
 
 Each step begins with weight decay apart from the gradients, values *= 1 - decay learning_rate; a `decay` of 0 is none.
 """
@@ -106,10 +107,10 @@ def adam_step(values, gradients, mean, square, peak, scalars, decay, beta_1, bet
     square += (1 - beta_2) (gradients**2 - square)
     peak = max(peak, square)    for AMSGrad, in the place of square; else None
 
-    scalars: [learning_rate, t], where t += 1 first
+    scalars: [learning_rate, t, 0], where t += 1 first
     """
     xp = array_namespace(values)
-    learning_rate, t = scalars.tolist()
+    learning_rate, t, _ = scalars.tolist()
     scalars[1] = t = t + 1
     _decay(values, decay, learning_rate)
     scratch = _moments(gradients, mean, square, beta_1, beta_2)
@@ -129,10 +130,10 @@ def nadam_step(values, gradients, mean, square, scalars, decay, beta_1, beta_2, 
     step = u[t + 1] mean / (1 - product u[t + 1]) + (1 - u[t]) gradients / (1 - product)
     u[t] = beta_1 (1 - 0.96**t / 2)
 
-    scalars: [learning_rate, t, product], where t += 1 and product *= u[t] first, so that it is u[1] ... u[t]
+    scalars: [learning_rate, t, product, 0], where t += 1 and product *= u[t] first, so that it is u[1] ... u[t]
     """
     xp = array_namespace(values)
-    learning_rate, t, product = scalars.tolist()
+    learning_rate, t, product, _ = scalars.tolist()
     t += 1
     now, ahead = nadam_momentum(beta_1, t), nadam_momentum(beta_1, t + 1)
     product *= now

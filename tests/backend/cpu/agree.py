@@ -1,13 +1,18 @@
 """What holds the CPU column to its references: the same values, eagerly and when a recorded step is replayed."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+import dlgpu
+from dlgpu.backend.cpu import column  # noqa: F401
 from dlgpu.backend.dispatch import registry
 from dlgpu.backend.recorder import Memory, Recording
 from dlgpu.backend.traced import plain, traced
 from tests.backend.cuda.hostile import _copied, compare, converted
+
+HOST = "cpu"  # the device that runs this column on arrays in the host's memory
 
 
 class Scrambled(Memory):
@@ -26,15 +31,26 @@ def agree(name: str, *args: object, ulps: float = 8, size: int = 1, **options: o
     `size`, the terms summed in each value. Then that its recorded calls, replayed on other values in the same arrays,
     give the bits that the kernel gives for those.
     """
+    tried(name, *args)
     kernel = registry[name]
-    implementation = kernel.columns["cpu"]
     exact, given, rounded = converted(args, np.float64), _copied(args), converted(_copied(args), np.float32)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), dlgpu.device("cpu"):
         wanted, plain = kernel.reference(*exact, **options), kernel.reference(*rounded, **options)
-        found = implementation(*given, **options)
+        found = kernel.columns["cpu"](*given, **options)
         compare(name, found, wanted, plain, ulps * size**0.5)
         compare(f"{name}, arguments", given, exact, rounded, ulps * size**0.5)
         replays_as_it_runs(name, args, options)
+
+
+def tried(name: str, *args: object) -> None:
+    """Assert that the column has a kernel which is about to be compared on these arguments."""
+    assert "cpu" in registry[name].columns, f"{name} has no version on the CPU"
+
+
+def on_device(function: Callable, *args: Any, **options: Any) -> Any:
+    """Call a function of arrays on the CPU."""
+    with dlgpu.device("cpu"):
+        return function(*args, **options)
 
 
 def replays_as_it_runs(name: str, args: tuple, options: dict) -> None:

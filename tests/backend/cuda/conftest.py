@@ -1,5 +1,17 @@
-"""The registry is judged last, by what all other tests here have compared."""
+"""Here the column is CUDA's. The registry is judged last, by what all other tests here have compared."""
+
+import pytest
+
+from tests.backend import column
+from tests.backend.cuda import hostile
 
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name == "test_registry.py")
+
+
+@pytest.fixture(autouse=True)
+def _column():
+    column.current = hostile
+    yield
+    column.current = None

@@ -13,18 +13,8 @@ from dlgpu.backend.dispatch import is_floating, registry
 
 FLOATS = ["float32", "float64", "float16", "bfloat16"]
 GRID = 65535  # blocks along a grid's y and z
-covered: set[str] = set()
+HOST = "emulator"  # the device that runs this column on arrays in the host's memory
 seen: defaultdict[str, set[str]] = defaultdict(set)  # by kernel: what of the list below has been compared
-
-
-def covers(*kernels: str) -> Callable:
-    """Mark a test as the proof of these kernels; a kernel of the CUDA column that no test covers fails another test."""
-
-    def mark(test: Callable) -> Callable:
-        covered.update(kernels)
-        return test
-
-    return mark
 
 
 def attacks(args: object) -> set[str]:
@@ -69,10 +59,8 @@ def agree(name: str, *args: object, ulps: float = 8, size: int = 1, **options: o
         args: its arguments; floating arrays are of the dtype to test.
         options: its keyword arguments.
     """
-    dlgpu.device("emulator")  # registers the column
+    tried(name, *args)
     kernel = registry[name]
-    assert "cuda" in kernel.columns, f"{name} has no CUDA implementation"
-    seen[name].update(attacks(args))
     exact, given, rounded = converted(args, np.float64), _copied(args), converted(_copied(args), np.float32)
     with np.errstate(all="ignore"):
         with dlgpu.device("cpu"):  # references call other kernels
@@ -81,6 +69,13 @@ def agree(name: str, *args: object, ulps: float = 8, size: int = 1, **options: o
         found = on_device(kernel, *given, **options)
         compare(name, found, wanted, plain, ulps * size**0.5)
         compare(f"{name}, arguments", given, exact, rounded, ulps * size**0.5)
+
+
+def tried(name: str, *args: object) -> None:
+    """Assert that the column has a kernel and note that it is about to be compared on these arguments."""
+    dlgpu.device("emulator")  # registers the column
+    assert "cuda" in registry[name].columns, f"{name} has no CUDA implementation"
+    seen[name].update(attacks(args))
 
 
 def device_under_test() -> Device:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tests.backend.cuda.hostile import agree
-from tests.backend.cuda.test_normalization import batch, layer, normal
 from tests.backend.cuda.test_recurrent import CELLS, check
-from tests.backend.cuda.test_softmax import positive
+from tests.backend.rows.normalization import batch, layer, normal
+from tests.backend.rows.softmax import positive
 
 
 def test_normalization_of_bfloat16(rng):

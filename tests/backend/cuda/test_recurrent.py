@@ -8,7 +8,7 @@ from dlgpu.backend.cuda.source import Source, shared_limit
 from dlgpu.backend.devices import EMULATOR
 from dlgpu.backend.dispatch import registry
 from dlgpu.backend.emulator import launcher
-from tests.backend.cuda.hostile import attacks, compare, converted, covers, device_under_test, on_device, seen
+from tests.backend.cuda.hostile import attacks, compare, converted, device_under_test, on_device, seen
 
 CELLS = {"simple_rnn": (1, 1, ()), "lstm": (4, 2, ()), "gru": (3, 1, (False,)), "gru_after": (3, 1, (True,))}
 
@@ -55,7 +55,6 @@ def check(rng, cell, batch, time, features, units, masked=False, initial=True, u
         assert not any(np.isnan(f).any() for f in found if f is not None)
 
 
-@covers("simple_rnn", "simple_rnn_backward", "lstm", "lstm_backward", "gru", "gru_backward")
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("batch", "time"), [(0, 3), (1, 1), (5, 7), (2, 0), (0, 0)])
