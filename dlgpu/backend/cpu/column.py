@@ -5,6 +5,7 @@ from dlgpu.backend.cpu import (
     convolution,
     counting,
     embedding,
+    linear,
     normalization,
     pooling,
     random,

@@ -1,0 +1,200 @@
+"""Matrix products on the host: tiles whose sums stay in registers while they walk over what they multiply.
+
+One operand is read value by value, the other in vectors along its columns. Both are read where they lie, whether rows
+or columns come first; what would fill no vector, or would be read often with large steps, is laid in panels before.
+"""
+
+import numpy as np
+
+from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous
+from dlgpu.backend.cpu.jit import jit
+from dlgpu.backend.cpu.threads import THREADS, share
+from dlgpu.backend.cpu.tile import ROWS, VECTOR_BYTES, columns, tile, transpose
+from dlgpu.backend.recorder import call, empty
+from dlgpu.backend.reference import linear as reference
+
+GRAIN = 1 << 20  # multiplications that are worth a thread
+DEPTH = 256  # terms of the sums that are taken together, and ...
+PANELS = 16  # ... panels of columns: what a core's cache holds
+PITCH = DEPTH + 16  # no multiple of a large power of two, whose rows would share few places of the cache
+
+
+@reference.matmul.on("cpu")
+def matmul(a, b):
+    if a.ndim != 2 or b.ndim != 2 or not compiled(a, b):
+        return by_reference(reference.matmul, a, b)
+    return product(a, b)
+
+
+def product(a, b, bias=None, least=-np.inf):
+    """max(least, a @ b + bias), for two matrices of one dtype, float32 or float64, and a bias for each column."""
+    (rows, inner), width, dtype = a.shape, b.shape[1], a.dtype
+    out = empty((rows, width), dtype)
+    if not out.size:
+        return out
+    wide = columns(dtype)
+    swapped = width <= wide // 2 and rows > width  # vectors along so few columns would be empty for the most part
+    one, many = (_flat(b.T), _flat(a.T)) if swapped else (_flat(a), _flat(b))
+    if swapped:
+        rows, width = width, rows
+    panels, tiles = -(-width // wide), -(-rows // ROWS)
+    lay_many = many[2] != 1 or (tiles > 3 and many[1] > 4 * wide)
+    lay_one = panels > 7
+    lanes = min(THREADS, max(panels, tiles), 1 + rows * width * inner // GRAIN)
+    strip, starts = ROWS * wide, wide * (1 if bias is None else rows if swapped else panels)
+    laid = min(inner, DEPTH) * wide * (min(panels, PANELS) if lay_many else 1)
+    scratch = empty((lanes, strip + starts + laid + ROWS * PITCH * lay_one), dtype)
+    bias = out[0, :0] if bias is None else contiguous(bias)
+    call(
+        share, _products, lanes, 1, *one, *many, bias, out.reshape(-1), swapped, rows, width, inner,
+        lay_one, lay_many, strip + starts, laid, dtype.type(least), scratch,
+    )  # fmt: skip
+    return out
+
+
+def _flat(matrix):
+    """Its values as a flat array, and how many of them lie between its rows and between its columns."""
+    rows, width = matrix.shape
+    if matrix.flags.c_contiguous:
+        return matrix.reshape(-1), width, 1
+    if matrix.flags.f_contiguous:
+        return matrix.T.reshape(-1), 1, rows
+    return contiguous(matrix).reshape(-1), width, 1
+
+
+@jit
+def _lay_many(v, at, step, column, out, to, depth, count):
+    """Some columns of v in panels: out[to + (p * depth + k) * wide + f] = v[at + k * step + (p * wide + f) * column]
+
+    for k < depth and p * wide + f < count; zeros beyond, in the last panel.
+    """
+    wide = 2 * VECTOR_BYTES // out.itemsize
+    lanes, high, across = wide // 2, 0, 0
+    whole = count // wide if column == 1 else 0
+    if step == 1 and column != 1:
+        high, across = depth // lanes * lanes, count // lanes * lanes
+    for f in range(0, across, lanes):
+        first = to + f // wide * depth * wide + f % wide
+        for k in range(0, high, lanes):
+            transpose(v, at + k + f * column, column, out, first + k * wide, wide)
+    for k in range(depth):
+        for p in range(whole):
+            line, values = out[to + (p * depth + k) * wide :], v[at + k * step + p * wide :]
+            for f in range(wide):
+                line[f] = values[f]
+        for p in range(max(whole, (across if k < high else 0) // wide), -(-count // wide)):
+            line, values = out[to + (p * depth + k) * wide :], v[at + k * step + p * wide * column :]
+            filled = min(wide, count - p * wide)
+            for f in range(max(0, across - p * wide) if k < high else 0, filled):
+                line[f] = values[f * column]
+            for f in range(filled, wide):
+                line[f] = 0
+
+
+@jit
+def _lay_one(s, at, row, step, out, to, high, depth):
+    """What a tile reads of s, close together: its rows PITCH apart or, if columns are what lies together, ROWS."""
+    if step == 1:
+        for r in range(high):
+            line, values = out[to + r * PITCH :], s[at + r * row :]
+            for k in range(depth):
+                line[k] = values[k]
+    else:
+        for k in range(depth):
+            line, values = out[to + k * ROWS :], s[at + k * step :]
+            for r in range(high):
+                line[r] = values[r * row]
+
+
+@jit
+def _move(strip, out, at, out_row, out_column, high, count, wide, inward):
+    """The first `count` columns of each row of the strip, from or to where they belong in out."""
+    for r in range(high):
+        line, values = strip[r * wide :], out[at + r * out_row :]
+        if inward:
+            for f in range(count):
+                line[f] = values[f * out_column]
+        elif out_column == 1:
+            for f in range(count):
+                values[f] = line[f]
+        else:
+            for f in range(count):
+                values[f * out_column] = line[f]
+
+
+@jit
+def _products(
+    s, s_row, s_step, v, v_step, v_column, bias, out, swapped, rows, width, inner, lay_one, lay_many, at_laid, laid,
+    least, scratch, lane, end,
+):  # fmt: skip
+    """A lane is what one thread does: some of the rows, or of the columns.
+
+    out[r, c] = max(least, bias + sum over k of s[r * s_row + k * s_step] * v[k * v_step + c * v_column]); out is its
+    transpose if `swapped`. Each sum is taken in the order of k, from block to block in out, whoever takes it.
+    """
+    lanes, wide = len(scratch), 2 * VECTOR_BYTES // out.itemsize
+    panels, tiles = -(-width // wide), -(-rows // ROWS)
+    first_panel, last_panel, first_tile, last_tile = 0, panels, 0, tiles
+    if tiles >= panels:
+        first_tile, last_tile = lane * tiles // lanes, end * tiles // lanes
+    else:
+        first_panel, last_panel = lane * panels // lanes, end * panels // lanes
+    scratch = scratch[lane]
+    at_start, at_one = ROWS * wide, at_laid + laid
+    scratch[at_start:at_laid] = 0
+    start_row, start_column = 0, 0
+    if len(bias) and swapped:
+        start_row = wide
+        for r in range(rows):
+            for f in range(wide):
+                scratch[at_start + r * wide + f] = bias[r]
+    elif len(bias):
+        start_column = 1
+        for c in range(width):
+            scratch[at_start + c] = bias[c]
+    out_row, out_column = (1, rows) if swapped else (width, 1)
+    low_bound, blocks = out.dtype.type(-np.inf), max(1, -(-inner // DEPTH))
+    for panel in range(first_panel, last_panel, PANELS):
+        beyond = min(panel + PANELS, last_panel)
+        for block in range(blocks):
+            k = block * inner // blocks
+            depth = (block + 1) * inner // blocks - k
+            laid_panel = panel if lay_many else max(panel, width // wide)  # the first that lies in scratch
+            v_at, count = k * v_step + laid_panel * wide * v_column, min(beyond * wide, width) - laid_panel * wide
+            if count > 0:
+                _lay_many(v, v_at, v_step, v_column, scratch, at_laid, depth, count)
+            for t in range(first_tile, last_tile):
+                r = t * rows // tiles
+                tall = (t + 1) * rows // tiles - r
+                if lay_one:
+                    _lay_one(s, r * s_row + k * s_step, s_row, s_step, scratch, at_one, tall, depth)
+                for p in range(panel, beyond):
+                    count = min(wide, width - p * wide)
+                    whole = count == wide and out_column == 1
+                    in_panel = p >= laid_panel
+                    at = r * out_row + p * wide * out_column
+                    first = block == 0
+                    if not (whole or first):
+                        _move(scratch, out, at, out_row, out_column, tall, count, wide, True)
+                    tile(
+                        tall,
+                        out if whole else scratch,
+                        at if whole else 0,
+                        out_row if whole else wide,
+                        out if whole and not first else scratch,
+                        at_start + r * start_row + p * wide * start_column if first else at if whole else 0,
+                        start_row if first else out_row if whole else wide,
+                        scratch if lay_one else s,
+                        at_one if lay_one else r * s_row + k * s_step,
+                        (PITCH if s_step == 1 else 1) if lay_one else s_row,
+                        (1 if s_step == 1 else ROWS) if lay_one else s_step,
+                        None,
+                        1,
+                        depth,
+                        scratch if in_panel else v,
+                        at_laid + (p - laid_panel) * depth * wide if in_panel else k * v_step + p * wide,
+                        wide if in_panel else v_step,
+                        least if block == blocks - 1 else low_bound,
+                    )
+                    if not whole:
+                        _move(scratch, out, at, out_row, out_column, tall, count, wide, False)
