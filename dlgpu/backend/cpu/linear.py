@@ -7,15 +7,16 @@ or columns come first; what would fill no vector, or would be read often with la
 import numpy as np
 
 from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous
-from dlgpu.backend.cpu.jit import jit
+from dlgpu.backend.cpu.jit import jit, sum_jit
 from dlgpu.backend.cpu.threads import THREADS, share
 from dlgpu.backend.cpu.tile import ROWS, VECTOR_BYTES, columns, tile, transpose
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import linear as reference
 
-GRAIN = 1 << 20  # multiplications that are worth a thread
+GRAIN = 1 << 22  # multiplications that are worth a thread
 DEPTH = 256  # terms of the sums that are taken together, and ...
 PANELS = 16  # ... panels of columns: what a core's cache holds
+CHUNK = 4096  # sums that stay in a core's nearest cache
 PITCH = DEPTH + 16  # no multiple of a large power of two, whose rows would share few places of the cache
 
 
@@ -69,41 +70,53 @@ def _lay_many(v, at, step, column, out, to, depth, count):
     for k < depth and p * wide + f < count; zeros beyond, in the last panel.
     """
     wide = 2 * VECTOR_BYTES // out.itemsize
-    lanes, high, across = wide // 2, 0, 0
-    whole = count // wide if column == 1 else 0
-    if step == 1 and column != 1:
-        high, across = depth // lanes * lanes, count // lanes * lanes
-    for f in range(0, across, lanes):
-        first = to + f // wide * depth * wide + f % wide
-        for k in range(0, high, lanes):
-            transpose(v, at + k + f * column, column, out, first + k * wide, wide)
-    for k in range(depth):
-        for p in range(whole):
+    lanes, panels, rest = wide // 2, count // wide, count % wide
+    transposed = column != 1
+    for k in range(0 if transposed else depth):
+        for p in range(panels):
             line, values = out[to + (p * depth + k) * wide :], v[at + k * step + p * wide :]
             for f in range(wide):
                 line[f] = values[f]
-        for p in range(max(whole, (across if k < high else 0) // wide), -(-count // wide)):
-            line, values = out[to + (p * depth + k) * wide :], v[at + k * step + p * wide * column :]
-            filled = min(wide, count - p * wide)
-            for f in range(max(0, across - p * wide) if k < high else 0, filled):
-                line[f] = values[f * column]
-            for f in range(filled, wide):
-                line[f] = 0
+    done = 0 if transposed else count - rest
+    if transposed and depth >= lanes:
+        done = count - (rest if rest < lanes else 0)
+        for begin in range(0, done, lanes):
+            f = min(begin, done - lanes)  # the last squares overlap those before
+            first = to + f // wide * depth * wide + f % wide
+            for at_k in range(0, depth, lanes):
+                k = min(at_k, depth - lanes)
+                transpose(v, at + k * step + f * column, column, out, first + k * wide, wide)
+    for f in range(done, count):
+        line, values = out[to + f // wide * depth * wide + f % wide :], v[at + f * column :]
+        for k in range(depth):
+            line[k * wide] = values[k * step]
+    for k in range(depth if rest else 0):
+        line = out[to + (panels * depth + k) * wide :]
+        for f in range(rest, wide):
+            line[f] = 0
 
 
 @jit
-def _lay_one(s, at, row, step, out, to, high, depth):
-    """What a tile reads of s, close together: its rows PITCH apart or, if columns are what lies together, ROWS."""
+def _lay_one(s, at, row, step, out, to, high, depth, full):
+    """What a tile reads of s, close together: its rows PITCH apart or, if columns are what lies together, ROWS.
+
+    All ROWS of them, if `full`.
+    """
     if step == 1:
         for r in range(high):
             line, values = out[to + r * PITCH :], s[at + r * row :]
             for k in range(depth):
                 line[k] = values[k]
+    elif full:
+        for k in range(depth):
+            line, values = out[to + k * ROWS :], s[at + k * step :]
+            for r in range(ROWS):
+                line[r] = values[r]
     else:
         for k in range(depth):
             line, values = out[to + k * ROWS :], s[at + k * step :]
             for r in range(high):
-                line[r] = values[r * row]
+                line[r] = values[r]
 
 
 @jit
@@ -122,6 +135,37 @@ def _move(strip, out, at, out_row, out_column, high, count, wide, inward):
                 values[f * out_column] = line[f]
 
 
+@sum_jit
+def _dot(a, b, length):
+    total = a.dtype.type(0)
+    for k in range(length):
+        total += a[k] * b[k]
+    return total
+
+
+@jit
+def _one_row(s, v, step, column, out, low, high, inner):
+    """out[c] = the sum over k of s[k] * v[k * step + c * column] for c from low to high; v is read once, in order."""
+    if column != 1:
+        for c in range(low, high):
+            out[c] = _dot(s, v[c * column :], inner)
+        return
+    for first in range(low, high, CHUNK):
+        line = out[first : min(first + CHUNK, high)]
+        for c in range(len(line)):
+            line[c] = 0
+        for k in range(0, inner // 4 * 4, 4):
+            a, b, at = s[k : k + 4], v[k * step + first :], len(line)
+            b0, b1, b2, b3 = b[:at], b[step : step + at], b[2 * step : 2 * step + at], b[3 * step : 3 * step + at]
+            a0, a1, a2, a3 = a[0], a[1], a[2], a[3]
+            for c in range(len(line)):
+                line[c] += (a0 * b0[c] + a1 * b1[c]) + (a2 * b2[c] + a3 * b3[c])
+        for k in range(inner // 4 * 4, inner):
+            a0, b0 = s[k], v[k * step + first :]
+            for c in range(len(line)):
+                line[c] += a0 * b0[c]
+
+
 @jit
 def _products(
     s, s_row, s_step, v, v_step, v_column, bias, out, swapped, rows, width, inner, lay_one, lay_many, at_laid, laid,
@@ -135,10 +179,17 @@ def _products(
     lanes, wide = len(scratch), 2 * VECTOR_BYTES // out.itemsize
     panels, tiles = -(-width // wide), -(-rows // ROWS)
     first_panel, last_panel, first_tile, last_tile = 0, panels, 0, tiles
-    if tiles >= panels:
+    if tiles >= panels and rows > 1:
         first_tile, last_tile = lane * tiles // lanes, end * tiles // lanes
     else:
         first_panel, last_panel = lane * panels // lanes, end * panels // lanes
+    if rows == 1:
+        low, high = first_panel * wide, min(last_panel * wide, width)
+        _one_row(s, v, v_step, v_column, out, low, high, inner)
+        for c in range(low, high):
+            value = out[c] + bias[0 if swapped else c] if len(bias) else out[c]
+            out[c] = least if value < least else value
+        return
     scratch = scratch[lane]
     at_start, at_one = ROWS * wide, at_laid + laid
     scratch[at_start:at_laid] = 0
@@ -167,7 +218,7 @@ def _products(
                 r = t * rows // tiles
                 tall = (t + 1) * rows // tiles - r
                 if lay_one:
-                    _lay_one(s, r * s_row + k * s_step, s_row, s_step, scratch, at_one, tall, depth)
+                    _lay_one(s, r * s_row + k * s_step, s_row, s_step, scratch, at_one, tall, depth, r + ROWS <= rows)
                 for p in range(panel, beyond):
                     count = min(wide, width - p * wide)
                     whole = count == wide and out_column == 1
