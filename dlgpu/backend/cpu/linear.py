@@ -1,7 +1,7 @@
 """Matrix products on the host: tiles whose sums stay in registers while they walk over what they multiply.
 
-One operand is read value by value, the other in vectors along its columns. Both are read where they lie, whether rows
-or columns come first; what would fill no vector, or would be read often with large steps, is laid in panels before.
+One operand is read value by value, the other in vectors along its columns. Both are read where they lie; only columns
+that are steps apart in memory, or too few for a tile, are laid in panels before.
 """
 
 import numpy as np
@@ -15,9 +15,8 @@ from dlgpu.backend.reference import linear as reference
 
 GRAIN = 1 << 22  # multiplications that are worth a thread
 DEPTH = 256  # terms of the sums that are taken together, and ...
-PANELS = 16  # ... panels of columns: what a core's cache holds
+PANELS = 8  # ... panels of columns: what a core's cache holds
 CHUNK = 4096  # sums that stay in a core's nearest cache
-PITCH = DEPTH + 16  # no multiple of a large power of two, whose rows would share few places of the cache
 
 
 @reference.matmul.on("cpu")
@@ -39,16 +38,14 @@ def product(a, b, bias=None, least=-np.inf):
     if swapped:
         rows, width = width, rows
     panels, tiles = -(-width // wide), -(-rows // ROWS)
-    lay_many = many[2] != 1 or (tiles > 3 and many[1] > 4 * wide)
-    lay_one = panels > 7
     lanes = min(THREADS, max(panels, tiles), 1 + rows * width * inner // GRAIN)
     strip, starts = ROWS * wide, wide * (1 if bias is None else rows if swapped else panels)
-    laid = min(inner, DEPTH) * wide * (min(panels, PANELS) if lay_many else 1)
-    scratch = empty((lanes, strip + starts + laid + ROWS * PITCH * lay_one), dtype)
+    laid = min(inner, DEPTH) * wide * (1 if many[2] == 1 else min(panels, PANELS))
+    scratch = empty((lanes, strip + starts + laid), dtype)
     bias = out[0, :0] if bias is None else contiguous(bias)
     call(
         share, _products, lanes, 1, *one, *many, bias, out.reshape(-1), swapped, rows, width, inner,
-        lay_one, lay_many, strip + starts, laid, dtype.type(least), scratch,
+        strip + starts, dtype.type(least), scratch,
     )  # fmt: skip
     return out
 
@@ -94,29 +91,6 @@ def _lay_many(v, at, step, column, out, to, depth, count):
         line = out[to + (panels * depth + k) * wide :]
         for f in range(rest, wide):
             line[f] = 0
-
-
-@jit
-def _lay_one(s, at, row, step, out, to, high, depth, full):
-    """What a tile reads of s, close together: its rows PITCH apart or, if columns are what lies together, ROWS.
-
-    All ROWS of them, if `full`.
-    """
-    if step == 1:
-        for r in range(high):
-            line, values = out[to + r * PITCH :], s[at + r * row :]
-            for k in range(depth):
-                line[k] = values[k]
-    elif full:
-        for k in range(depth):
-            line, values = out[to + k * ROWS :], s[at + k * step :]
-            for r in range(ROWS):
-                line[r] = values[r]
-    else:
-        for k in range(depth):
-            line, values = out[to + k * ROWS :], s[at + k * step :]
-            for r in range(high):
-                line[r] = values[r]
 
 
 @jit
@@ -168,8 +142,7 @@ def _one_row(s, v, step, column, out, low, high, inner):
 
 @jit
 def _products(
-    s, s_row, s_step, v, v_step, v_column, bias, out, swapped, rows, width, inner, lay_one, lay_many, at_laid, laid,
-    least, scratch, lane, end,
+    s, s_row, s_step, v, v_step, v_column, bias, out, swapped, rows, width, inner, at_laid, least, scratch, lane, end,
 ):  # fmt: skip
     """A lane is what one thread does: some of the rows, or of the columns.
 
@@ -191,7 +164,7 @@ def _products(
             out[c] = least if value < least else value
         return
     scratch = scratch[lane]
-    at_start, at_one = ROWS * wide, at_laid + laid
+    at_start = ROWS * wide
     scratch[at_start:at_laid] = 0
     start_row, start_column = 0, 0
     if len(bias) and swapped:
@@ -210,15 +183,13 @@ def _products(
         for block in range(blocks):
             k = block * inner // blocks
             depth = (block + 1) * inner // blocks - k
-            laid_panel = panel if lay_many else max(panel, width // wide)  # the first that lies in scratch
+            laid_panel = panel if v_column != 1 else max(panel, width // wide)  # the first that lies in scratch
             v_at, count = k * v_step + laid_panel * wide * v_column, min(beyond * wide, width) - laid_panel * wide
             if count > 0:
                 _lay_many(v, v_at, v_step, v_column, scratch, at_laid, depth, count)
             for t in range(first_tile, last_tile):
                 r = t * rows // tiles
                 tall = (t + 1) * rows // tiles - r
-                if lay_one:
-                    _lay_one(s, r * s_row + k * s_step, s_row, s_step, scratch, at_one, tall, depth, r + ROWS <= rows)
                 for p in range(panel, beyond):
                     count = min(wide, width - p * wide)
                     whole = count == wide and out_column == 1
@@ -235,10 +206,10 @@ def _products(
                         out if whole and not first else scratch,
                         at_start + r * start_row + p * wide * start_column if first else at if whole else 0,
                         start_row if first else out_row if whole else wide,
-                        scratch if lay_one else s,
-                        at_one if lay_one else r * s_row + k * s_step,
-                        (PITCH if s_step == 1 else 1) if lay_one else s_row,
-                        (1 if s_step == 1 else ROWS) if lay_one else s_step,
+                        s,
+                        r * s_row + k * s_step,
+                        s_row,
+                        s_step,
                         None,
                         1,
                         depth,
