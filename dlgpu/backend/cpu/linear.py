@@ -177,7 +177,7 @@ def _products(
         for c in range(width):
             scratch[at_start + c] = bias[c]
     out_row, out_column = (1, rows) if swapped else (width, 1)
-    low_bound, blocks = out.dtype.type(-np.inf), max(1, -(-inner // DEPTH))
+    blocks = max(1, -(-inner // DEPTH))
     for panel in range(first_panel, last_panel, PANELS):
         beyond = min(panel + PANELS, last_panel)
         for block in range(blocks):
@@ -191,32 +191,18 @@ def _products(
                 r = t * rows // tiles
                 tall = (t + 1) * rows // tiles - r
                 for p in range(panel, beyond):
-                    count = min(wide, width - p * wide)
-                    whole = count == wide and out_column == 1
-                    in_panel = p >= laid_panel
-                    at = r * out_row + p * wide * out_column
-                    first = block == 0
+                    count, at = min(wide, width - p * wide), r * out_row + p * wide * out_column
+                    first, in_panel, whole = block == 0, p >= laid_panel, count == wide and out_column == 1
                     if not (whole or first):
                         _move(scratch, out, at, out_row, out_column, tall, count, wide, True)
                     tile(
-                        tall,
-                        out if whole else scratch,
-                        at if whole else 0,
-                        out_row if whole else wide,
+                        tall, out if whole else scratch, at if whole else 0, out_row if whole else wide,
                         out if whole and not first else scratch,
                         at_start + r * start_row + p * wide * start_column if first else at if whole else 0,
                         start_row if first else out_row if whole else wide,
-                        s,
-                        r * s_row + k * s_step,
-                        s_row,
-                        s_step,
-                        None,
-                        1,
-                        depth,
-                        scratch if in_panel else v,
+                        s, r * s_row + k * s_step, s_row, s_step, None, 1, depth, scratch if in_panel else v,
                         at_laid + (p - laid_panel) * depth * wide if in_panel else k * v_step + p * wide,
-                        wide if in_panel else v_step,
-                        least if block == blocks - 1 else low_bound,
-                    )
+                        wide if in_panel else v_step, least if block == blocks - 1 else -np.inf,
+                    )  # fmt: skip
                     if not whole:
                         _move(scratch, out, at, out_row, out_column, tall, count, wide, False)
