@@ -64,7 +64,7 @@ def _flat(matrix):
 def _lay_many(v, at, step, column, out, to, depth, count):
     """Some columns of v in panels: out[to + (p * depth + k) * wide + f] = v[at + k * step + (p * wide + f) * column]
 
-    for k < depth and p * wide + f < count; zeros beyond, in the last panel.
+    for k < depth and p * wide + f < count; zeros beyond, in the last panel: denormal numbers there would be slow.
     """
     wide = 2 * VECTOR_BYTES // out.itemsize
     lanes, panels, rest = wide // 2, count // wide, count % wide

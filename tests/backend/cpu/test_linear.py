@@ -64,8 +64,9 @@ def test_stacks_of_matrices(rng):
 
 @pytest.mark.parametrize("width", [1, 5, WIDE, 2 * WIDE + 7])
 @pytest.mark.parametrize("inner", [0, 9, DEPTH + 1])
-def test_bias_and_bound(width, inner, rng):
-    a, b, bias = (rng.standard_normal(shape) for shape in ((30, inner), (inner, width), width))
+@pytest.mark.parametrize("rows", [1, 30])
+def test_bias_and_bound(rows, inner, width, rng):
+    a, b, bias = (rng.standard_normal(shape) for shape in ((rows, inner), (inner, width), width))
     a[3:4], bias[-1] = np.nan, np.inf
     wanted = a @ b + bias
     np.testing.assert_allclose(product(a, b, bias), wanted, rtol=1e-12, atol=1e-12)
