@@ -40,8 +40,8 @@ def product(a, b, bias=None, least=-np.inf):
     panels, tiles = -(-width // wide), -(-rows // ROWS)
     lanes = min(THREADS, max(panels, tiles), 1 + rows * width * inner // GRAIN)
     strip, starts = ROWS * wide, wide * (1 if bias is None else rows if swapped else panels)
-    laid = min(inner, DEPTH) * wide * (1 if many[2] == 1 else min(panels, PANELS))
-    scratch = empty((lanes, strip + starts + laid), dtype)
+    laid = min(inner, DEPTH) * (1 if many[2] == 1 else min(panels, PANELS)) + wide // 2  # rows, and a square's
+    scratch = empty((lanes, strip + starts + laid * wide), dtype)
     bias = out[0, :0] if bias is None else contiguous(bias)
     call(
         share, _products, lanes, 1, *one, *many, bias, out.reshape(-1), swapped, rows, width, inner,
@@ -74,15 +74,19 @@ def _lay_many(v, at, step, column, out, to, depth, count):
             line, values = out[to + (p * depth + k) * wide :], v[at + k * step + p * wide :]
             for f in range(wide):
                 line[f] = values[f]
-    done = 0 if transposed else count - rest
-    if transposed and depth >= lanes:
-        done = count - (rest if rest < lanes else 0)
-        for begin in range(0, done, lanes):
-            f = min(begin, done - lanes)  # the last squares overlap those before
-            first = to + f // wide * depth * wide + f % wide
-            for at_k in range(0, depth, lanes):
-                k = min(at_k, depth - lanes)
-                transpose(v, at + k * step + f * column, column, out, first + k * wide, wide)
+    done = count - rest
+    if transposed and depth < lanes:  # squares are longer than needed: what comes beyond goes where others follow
+        done = count // lanes * lanes
+        while done and at + (done - 1) * column + lanes > len(v):
+            done -= lanes
+    elif transposed and rest >= lanes:
+        done = count
+    for begin in range(0, done if transposed else 0, lanes):
+        f = min(begin, done - lanes)  # the last squares overlap those before
+        first = to + f // wide * depth * wide + f % wide
+        for at_k in range(0, depth, lanes):
+            k = max(0, min(at_k, depth - lanes))
+            transpose(v, at + k * step + f * column, column, out, first + k * wide, wide)
     for f in range(done, count):
         line, values = out[to + f // wide * depth * wide + f % wide :], v[at + f * column :]
         for k in range(depth):
