@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from dlgpu.backend.reference import linear as kernels
 from dlgpu.ops.elementwise import fit, operands
 from dlgpu.ops.shape import reshape, swapaxes
 from dlgpu.tensor import Tensor, record
@@ -26,7 +27,7 @@ def matmul(a: Any, b: Any) -> Tensor:
         rows = math.prod(a.shape[:-1])
         return reshape(matmul(reshape(a, (rows, a.shape[-1])), b), (*a.shape[:-1], b.shape[-1]))
     return record(
-        a.array @ b.array,
+        kernels.matmul(a.array, b.array),
         (a, b),
         (
             lambda grad: fit(matmul(grad, swapaxes(b, -1, -2)), a),

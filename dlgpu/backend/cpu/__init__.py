@@ -1,1 +1,1 @@
-"""The CPU column: loops compiled by Numba, matrix products by NumPy's BLAS."""
+"""The CPU column: loops compiled by Numba."""

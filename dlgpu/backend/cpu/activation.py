@@ -6,6 +6,7 @@ import numpy as np
 
 from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous, empty_like
 from dlgpu.backend.cpu.jit import assign, inline_jit, jit
+from dlgpu.backend.cpu.linear import product
 from dlgpu.backend.cpu.special import exp, expm1, normal_cdf, normal_pdf, sigmoid, softplus, tanh
 from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
@@ -71,28 +72,24 @@ def bias_activation_backward(grad, saved, name):
 
 @reference.dense.on("cpu")
 def dense(x, kernel, bias, name):
-    output = empty((x.shape[0], kernel.shape[1]), x.dtype)
-    call(np.matmul, x, kernel, output)
-    return bias_activation(output, bias, name, overwrite=True)
+    if not compiled(x, kernel, bias):
+        return by_reference(reference.dense, x, kernel, bias, name)
+    if name in ("linear", "relu"):
+        output = product(x, kernel, bias, 0 if name == "relu" else -np.inf)
+        return output, output
+    return bias_activation(product(x, kernel), bias, name, overwrite=True)
 
 
 @reference.dense_backward.on("cpu")
 def dense_backward(grad, x, kernel, saved, name, needed):
+    if not compiled(grad, x, kernel, saved):
+        return by_reference(reference.dense_backward, grad, x, kernel, saved, name, needed)
     if needed[2]:
         grad_z, grad_bias = bias_activation_backward(grad, saved, name)
     else:
         grad_z, grad_bias = activation_backward(grad, saved, name), None
-    grad_x = grad_kernel = None
-    if needed[0]:
-        grad_x = empty_like(x)
-        # of one unit it is no sum, and three times faster as a product of elements
-        if kernel.shape[1] == 1:
-            call(_outer, grad_z.reshape(-1), kernel.reshape(-1), grad_x)
-        else:
-            call(np.matmul, grad_z, kernel.T, grad_x)
-    if needed[1]:
-        grad_kernel = empty_like(kernel)
-        call(np.matmul, x.T, grad_z, grad_kernel)
+    grad_x = product(grad_z, kernel.T) if needed[0] else None
+    grad_kernel = product(x.T, grad_z) if needed[1] else None
     return grad_x, grad_kernel, grad_bias
 
 
@@ -308,10 +305,3 @@ BACKWARD = {
     "gelu": inline_jit(lambda z: normal_cdf(z) + z * normal_pdf(z)),
     "gelu_tanh": _gelu_tanh_slope,
 }
-
-
-@jit
-def _outer(column, row, out):
-    for i in range(len(column)):
-        for j in range(len(row)):
-            out[i, j] = column[i] * row[j]

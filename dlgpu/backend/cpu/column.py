@@ -7,6 +7,7 @@ from dlgpu.backend.cpu import (
     cross_entropy,
     elementwise,
     embedding,
+    linear,
     normalization,
     pooling,
     random,

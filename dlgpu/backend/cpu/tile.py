@@ -1,6 +1,6 @@
-"""A small matrix product whose result stays in registers: what convolutions are made of.
+"""A small matrix product whose result stays in registers: what convolutions and products of matrices are made of.
 
-Numba keeps no array in registers, so this one function is written as LLVM instructions on vectors.
+Numba keeps no array in registers, so these two functions are written as LLVM instructions on vectors.
 """
 
 import llvmlite.binding
@@ -28,7 +28,7 @@ def tile(
     a[a_at + runs[run] + r * a_row + step * a_step] * b[b_at + (run * length + step) * b_step + f])
 
     for r < rows <= ROWS and f < columns(dtype), where run < count and step < length. All arrays are contiguous and
-    taken as flat; NaN is not hidden by `least`.
+    taken as flat; NaN is not hidden by `least`. No `runs` (None) stands for zeros.
     """
     arguments = (
         rows, out, at, out_row, start, from_, start_row, a, a_at, a_row, a_step, runs, count, length, b, b_at, b_step,
@@ -52,7 +52,7 @@ def tile(
         height, at, out_row, from_, start_row = values[0], values[2], values[3], values[5], values[6]
         a_at, a_row, a_step, count, length, b_at, b_step = *values[8:11], *values[12:14], *values[15:17]  # type: ignore[misc]
         out, start, a, b = (pointer(i, real) for i in (1, 4, 7, 14))
-        runs = pointer(11, index)
+        runs = None if signature.args[11] is types.none else pointer(11, index)
 
         def broadcast(value):
             return builder.shuffle_vector(builder.insert_element(undefined, value, ir.IntType(32)(0)), undefined, splat)
@@ -73,7 +73,6 @@ def tile(
             builder.position_at_end(begin)
             floor = broadcast(values[17])
             cells = [(r, half) for r in range(n) for half in (0, 1)]
-            first = [load(start, builder.add(from_, builder.mul(index(r), start_row)), h) for r, h in cells]
             empty = builder.icmp_signed("<=", length, zero)
             total = builder.select(empty, zero, count)
             builder.branch(run_head)
@@ -81,12 +80,12 @@ def tile(
             builder.position_at_end(run_head)
             run, seen = builder.phi(index), builder.phi(index)
             sums = [builder.phi(vector) for _ in cells]
-            for phi, value in zip((run, seen, *sums), (zero, b_at, *first)):
+            for phi, value in zip((run, seen, *sums), (zero, b_at, *[ir.Constant(vector, None)] * len(cells))):
                 phi.add_incoming(value, begin)
             builder.cbranch(builder.icmp_signed("<", run, total), run_body, store)
 
             builder.position_at_end(run_body)
-            offset = builder.add(a_at, builder.load(builder.gep(runs, [run])))
+            offset = a_at if runs is None else builder.add(a_at, builder.load(builder.gep(runs, [run])))
             builder.branch(step_body)
 
             builder.position_at_end(step_body)
@@ -114,6 +113,7 @@ def tile(
 
             builder.position_at_end(store)
             for (r, half), value in zip(cells, sums):
+                value = builder.fadd(value, load(start, builder.add(from_, builder.mul(index(r), start_row)), half))
                 value = builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
                 place = builder.add(builder.add(at, builder.mul(index(r), out_row)), index(half * lanes))
                 place = builder.bitcast(builder.gep(out, [place]), vector.as_pointer())
@@ -125,3 +125,38 @@ def tile(
     given = [types.int64 if isinstance(v, types.Integer) else v for v in arguments]
     given[-1] = dtype
     return types.void(*given), generate
+
+
+@instructions
+def transpose(typingctx, a, at, a_row, out, out_at, out_row):
+    """out[out_at + i * out_row + j] = a[at + j * a_row + i] for i and j < columns(dtype) / 2, taken as flat."""
+    from numba import types
+
+    def generate(context, builder, signature, values):
+        real = context.get_value_type(out.dtype)
+        size = 4 if out.dtype is types.float32 else 8
+        lanes = VECTOR_BYTES // size
+        vector, index = ir.VectorType(real, lanes), ir.IntType(64)
+
+        def places(array, at, row):
+            base = context.make_array(signature.args[array])(context, builder, values[array]).data
+            for i in range(lanes):
+                place = builder.gep(base, [builder.add(values[at], builder.mul(index(i), values[row]))])
+                yield builder.bitcast(place, vector.as_pointer())
+
+        rows = [builder.load(place, align=size) for place in places(0, 1, 2)]
+        half = lanes // 2
+        low = [lane for i in range(half) for lane in (i, lanes + i)]
+        high = [lane + half for lane in low]
+        for _ in range(lanes.bit_length() - 1):  # each round interleaves row i with the one half of them further on
+            rows = [
+                builder.shuffle_vector(rows[i], rows[i + half], ir.Constant(ir.VectorType(ir.IntType(32), lanes), mask))
+                for i in range(half)
+                for mask in (low, high)
+            ]
+        for place, row in zip(places(3, 4, 5), rows):
+            builder.store(row, place, align=size)
+        return context.get_dummy_value()
+
+    index = types.int64
+    return types.void(a, index, index, out, index, index), generate
