@@ -10,8 +10,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from dlgpu.backend.cpu.jit import jit
+from dlgpu.backend.cpu.vectors import LANES, everywhere, vector_of
 
-LANES = 16  # values in a vector; columns are a multiple of it
 # A tile's sums are to stay in registers: 16 of 512 bits with AVX-512, else 8 of 256 or 16 of 128.
 ROWS, VECTORS = 4, 4 if binding.get_host_cpu_features().get("avx512f") else 1
 PANEL = LANES * VECTORS
@@ -19,8 +19,8 @@ IN_CACHE = 128  # rows to take together through several tiles
 
 
 @jit
-def multiply(a, w, out, low, high):
-    """out[r, :columns] = a[r, :inner] @ w for the rows r from low to high.
+def multiply(a, w, out, add, low, high):
+    """out[r, :columns] = a[r, :inner] @ w for the rows r from low to high; added to what is there, if `add`.
 
     Args:
         a: (rows, at least inner).
@@ -34,14 +34,14 @@ def multiply(a, w, out, low, high):
         together = first + (last - first) // ROWS * ROWS
         for column in range(0, wide, PANEL):
             for r in range(first, together, ROWS):
-                block(a, r * a.shape[1], a.shape[1], 1, w, column * inner, PANEL, out, r, column, inner, False)
+                block(a, r * a.shape[1], a.shape[1], 1, w, column * inner, PANEL, out, r, column, inner, add)
             for r in range(together, last):
-                line(a, r * a.shape[1], a.shape[1], 1, w, column * inner, PANEL, out, r, column, inner, False)
+                line(a, r * a.shape[1], a.shape[1], 1, w, column * inner, PANEL, out, r, column, inner, add)
         for column in range(wide, columns, LANES):
             for r in range(first, together, ROWS):
-                narrow_block(a, r * a.shape[1], a.shape[1], 1, w, column * inner, LANES, out, r, column, inner, False)
+                narrow_block(a, r * a.shape[1], a.shape[1], 1, w, column * inner, LANES, out, r, column, inner, add)
             for r in range(together, last):
-                narrow_line(a, r * a.shape[1], a.shape[1], 1, w, column * inner, LANES, out, r, column, inner, False)
+                narrow_line(a, r * a.shape[1], a.shape[1], 1, w, column * inner, LANES, out, r, column, inner, add)
 
 
 @jit
@@ -119,7 +119,7 @@ def tile(rows, vectors):
     @intrinsic
     def product(typing, a, start, a_row, a_inner, b, b_start, b_inner, out, row, column, inner, add):
         value, index = a.dtype, types.intp
-        vector = ir.VectorType(ir.DoubleType() if value == types.float64 else ir.FloatType(), LANES)
+        vector = vector_of(value)
         align = value.bitwidth // 8
 
         def generate(context, builder, signature, args):
@@ -155,7 +155,7 @@ def tile(rows, vectors):
                 column_of_a = builder.add(start, builder.mul(loop.index, a_inner))
                 for r in range(rows):
                     place = builder.add(column_of_a, builder.mul(a_row, ir.Constant(a_row.type, r)))
-                    factor = everywhere(builder, builder.load(builder.gep(left, [place])), vector)
+                    factor = everywhere(builder, builder.load(builder.gep(left, [place])))
                     for v in range(vectors):
                         term = builder.fmul(factor, terms[v], flags=("contract",))
                         total = builder.fadd(builder.load(sums[r, v]), term, flags=("contract",))
@@ -179,13 +179,6 @@ def plus(builder, number, n):
 
 def sum_of(builder, a, b, n):
     return plus(builder, builder.add(a, b), n)
-
-
-def everywhere(builder, scalar, vector):
-    """A vector of one value."""
-    nothing = ir.Constant(vector, ir.Undefined)
-    lane = builder.insert_element(nothing, scalar, ir.IntType(32)(0))
-    return builder.shuffle_vector(lane, nothing, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
 
 
 block, narrow_block, line, narrow_line = tile(ROWS, VECTORS), tile(ROWS, 1), tile(1, VECTORS), tile(1, 1)

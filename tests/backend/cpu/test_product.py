@@ -13,10 +13,11 @@ def test_multiply_writes_the_product_of_its_rows(columns, low, high, dtype, rng)
     a, w = rng.standard_normal((9, 13)).astype(dtype), rng.standard_normal((11, columns)).astype(dtype)
     panels, out = np.empty_like(w), np.full((9, columns + 5), np.nan, dtype)
     lay_in_panels(w, panels)
-    multiply(a, panels, out, low, high)
     wanted = np.full_like(out, np.nan)
-    wanted[low:high, :columns] = a[low:high, :11].astype("float64") @ w
-    np.testing.assert_allclose(out, wanted, rtol=0, atol=50 * np.finfo(dtype).eps)
+    for add in (False, True):
+        multiply(a, panels, out, add, low, high)
+        wanted[low:high, :columns] = (1 + add) * (a[low:high, :11].astype("float64") @ w)
+        np.testing.assert_allclose(out, wanted, rtol=0, atol=50 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("inner", [0, 1, IN_CACHE, 2 * IN_CACHE + 7])
@@ -35,5 +36,5 @@ def test_more_rows_than_are_taken_together(rng):
     a, w = rng.standard_normal((2 * IN_CACHE + 7, 5)), rng.standard_normal((5, PANEL))
     panels, out = np.empty_like(w), np.empty((len(a), PANEL))
     lay_in_panels(w, panels)
-    multiply(a, panels, out, 0, len(a))
+    multiply(a, panels, out, False, 0, len(a))
     np.testing.assert_allclose(out, a @ w, rtol=0, atol=1e-13)
