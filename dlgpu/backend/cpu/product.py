@@ -9,8 +9,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from dlgpu.backend.cpu.jit import jit
-from dlgpu.backend.cpu.vectors import LANES, everywhere, vector_of
+from dlgpu.backend.cpu.vectors import LANES, bare_jit, everywhere, vector_of
 
 # A tile's sums are to stay in registers: 16 of 512 bits with AVX-512, else 8 of 256 or 16 of 128.
 ROWS, VECTORS = 4, 4 if binding.get_host_cpu_features().get("avx512f") else 1
@@ -18,7 +17,7 @@ PANEL = LANES * VECTORS
 IN_CACHE = 128  # rows to take together through several tiles
 
 
-@jit
+@bare_jit
 def multiply(a, w, out, add, low, high):
     """out[r, :columns] = a[r, :inner] @ w for the rows r from low to high; added to what is there, if `add`.
 
@@ -44,7 +43,7 @@ def multiply(a, w, out, add, low, high):
                 narrow_line(a, r * a.shape[1], a.shape[1], 1, w, column * inner, LANES, out, r, column, inner, add)
 
 
-@jit
+@bare_jit
 def multiply_transposed(a, b, out, low, high):
     """out[k] = a[:, k] @ b for the rows k from low to high: the gradient of weights.
 
@@ -74,7 +73,7 @@ def multiply_transposed(a, b, out, low, high):
                 narrow_line(a, first * width + k, 1, width, b, start, b_width, out, k, column, inner, True)
 
 
-@jit
+@bare_jit
 def pack(weights, bias, scale, lanes, made, panels):
     """The weights times `scale`, each column at its place among `lanes`, in panels; the other places are 0.
 
@@ -93,7 +92,7 @@ def pack(weights, bias, scale, lanes, made, panels):
     lay_in_panels(made, panels)
 
 
-@jit
+@bare_jit
 def lay_in_panels(weights, panels):
     """Write weights, (inner, columns), in the order that `multiply` reads; what has no full panel in narrow ones."""
     inner, columns = weights.shape

@@ -10,22 +10,21 @@ vector to the first, and each of them gate by gate: what has been run over is wr
 """
 
 from dlgpu.backend.cpu.approximations import tanh
-from dlgpu.backend.cpu.jit import jit
 from dlgpu.backend.cpu.product import multiply
-from dlgpu.backend.cpu.vectors import LANES, load, store
+from dlgpu.backend.cpu.vectors import LANES, bare_jit, load, store
 
 
-@jit
+@bare_jit
 def simple_rnn_cell(z, absent, before, h, low, high):
     for r in range(low, high):
         if absent.size and absent[r]:
-            h[r] = before[r]
+            copy(before[r], h[r])
             continue
         for j in range(0, h.shape[1], LANES):
             store(h[r], j, tanh(load(z[r], j)))
 
 
-@jit
+@bare_jit
 def simple_rnn_steps(weights, kernel, inputs, absent, states, z, low, high):
     for t in range(len(inputs)):
         multiply(inputs[t], kernel, z, False, low, high)
@@ -33,13 +32,13 @@ def simple_rnn_steps(weights, kernel, inputs, absent, states, z, low, high):
         simple_rnn_cell(z, absent[t], states[t], states[t + 1], low, high)
 
 
-@jit
+@bare_jit
 def simple_rnn_cell_back(arrived, absent, h, product, grad_h, grad_z, low, high):
     zero, one = h.dtype.type(0), h.dtype.type(1)
     for r in range(low, high):
         if absent.size and absent[r]:
             hold(grad_h, product, arrived, r)
-            grad_z[r] = zero
+            fill(grad_z[r], zero)
             continue
         for j in range(0, h.shape[1], LANES):
             by_h, new = to_state(grad_h, product, arrived, r, j), load(h[r], j)
@@ -47,20 +46,20 @@ def simple_rnn_cell_back(arrived, absent, h, product, grad_h, grad_z, low, high)
             store(grad_h[r], j, zero)
 
 
-@jit
+@bare_jit
 def simple_rnn_steps_back(weights, arrived, absent, states, product, grad_h, grad_z, low, high):
     for t in range(len(grad_z) - 1, -1, -1):
         simple_rnn_cell_back(arrived[t], absent[t], states[t + 1], product, grad_h, grad_z[t], low, high)
         multiply(grad_z[t], weights, product, False, low, high)
 
 
-@jit
+@bare_jit
 def lstm_cell(z, absent, before, h, c_before, c, gates, bounded, units, low, high):
     half = z.dtype.type(0.5)
     for r in range(low, high):
         if absent.size and absent[r]:
-            h[r] = before[r]
-            c[r] = c_before[r]
+            copy(before[r], h[r])
+            copy(c_before[r], c[r])
             continue
         drive, gate = z[r], gates[r]
         for j in range(h.shape[1] - LANES, -1, -LANES):
@@ -79,7 +78,7 @@ def lstm_cell(z, absent, before, h, c_before, c, gates, bounded, units, low, hig
             store(h[r], j, o * tanh_c)
 
 
-@jit
+@bare_jit
 def lstm_steps(weights, kernel, inputs, absent, gates, states, cells, bounded, z, low, high):
     units = len(weights)
     for t in range(len(gates)):
@@ -89,14 +88,14 @@ def lstm_steps(weights, kernel, inputs, absent, gates, states, cells, bounded, z
         lstm_cell(z, absent[t], *by_state, gates[t], bounded[t], units, low, high)
 
 
-@jit
+@bare_jit
 def lstm_cell_back(arrived, absent, gates, c_before, bounded, product, grad_h, grad_c, grad_z, units, low, high):
     zero, one = gates.dtype.type(0), gates.dtype.type(1)
     for r in range(low, high):
         d, gate = grad_z[r], gates[r]
         if absent.size and absent[r]:
             hold(grad_h, product, arrived, r)
-            d[:] = zero
+            fill(d, zero)
             continue
         for j in range(bounded.shape[1] - LANES, -1, -LANES):
             i, f = load(gate, j), load(gate, units + j)
@@ -111,7 +110,7 @@ def lstm_cell_back(arrived, absent, gates, c_before, bounded, product, grad_h, g
             store(grad_h[r], j, zero)
 
 
-@jit
+@bare_jit
 def lstm_steps_back(weights, arrived, absent, gates, cells, bounded, product, grad_h, grad_c, grad_z, low, high):
     units = len(weights) // 4
     for t in range(len(grad_z) - 1, -1, -1):
@@ -120,7 +119,7 @@ def lstm_steps_back(weights, arrived, absent, gates, cells, bounded, product, gr
         multiply(grad_z[t], weights, product, False, low, high)
 
 
-@jit
+@bare_jit
 def gru_sigmoids(z, before, gates, inner, units, reset_after, low, high):
     """The gates z and r; unless reset_after, inner = r * h[t-1]."""
     half = z.dtype.type(0.5)
@@ -133,7 +132,7 @@ def gru_sigmoids(z, before, gates, inner, units, reset_after, low, high):
                 store(inner[r], j, reset * load(before[r], j))
 
 
-@jit
+@bare_jit
 def gru_state(z, product, bias, absent, before, h, gates, inner, units, reset_after, low, high):
     """The gate g, and h; if reset_after, inner = h[t-1] @ recurrent_g + bias, of which the product comes."""
     first = z.shape[1] - h.shape[1]
@@ -150,7 +149,7 @@ def gru_state(z, product, bias, absent, before, h, gates, inner, units, reset_af
             store(h[r], j, old if held else g + load(gates[r], j) * (old - g))
 
 
-@jit
+@bare_jit
 def gru_steps(weights, candidate, bias, kernel, inputs, absent, gates, states, inner, z, part, reset_after, low, high):
     units = len(weights)
     for t in range(len(gates)):
@@ -163,7 +162,7 @@ def gru_steps(weights, candidate, bias, kernel, inputs, absent, gates, states, i
         gru_state(z, part, bias, absent[t], *by_state)
 
 
-@jit
+@bare_jit
 def gru_state_back(
     arrived, absent, gates, before, inner, product, grad_h, grad_z, grad_inner, units, reset_after, low, high
 ):
@@ -173,8 +172,8 @@ def gru_state_back(
         d, gate = grad_z[r], gates[r]
         if absent.size and absent[r]:
             hold(grad_h, product, arrived, r)
-            d[:] = zero
-            grad_inner[r] = zero
+            fill(d, zero)
+            fill(grad_inner[r], zero)
             continue
         for j in range(before.shape[1] - LANES, -1, -LANES):
             z, reset, g = load(gate, j), load(gate, units + j), load(gate, 2 * units + j)
@@ -190,7 +189,7 @@ def gru_state_back(
             store(grad_h[r], j, by_h * z)
 
 
-@jit
+@bare_jit
 def gru_sigmoids_back(gates, before, part, grad_h, grad_z, grad_inner, units, reset_after, low, high):
     """What comes through the product with recurrent_g; unless reset_after, the gradients of r and, after it, of g."""
     for r in range(low, high):
@@ -204,7 +203,7 @@ def gru_sigmoids_back(gates, before, part, grad_h, grad_z, grad_inner, units, re
             store(grad_h[r], j, load(grad_h[r], j) + by_inner)
 
 
-@jit
+@bare_jit
 def gru_steps_back(
     weights, candidate, arrived, absent, gates, states, inner, product, part, grad_h, grad_z, grad_inner, reset_after,
     low, high,
@@ -219,7 +218,7 @@ def gru_steps_back(
         multiply(grad_z[t], weights, product, False, low, high)
 
 
-@jit
+@bare_jit
 def to_state(grad_h, product, arrived, r, j):
     """What comes to a state from the step after it, and from outside."""
     by_h = load(grad_h[r], j) + load(product[r], j)
@@ -228,8 +227,20 @@ def to_state(grad_h, product, arrived, r, j):
     return by_h
 
 
-@jit
+@bare_jit
 def hold(grad_h, product, arrived, r):
     """Keep what comes to a state that sat the step out."""
     for j in range(0, grad_h.shape[1], LANES):
         store(grad_h[r], j, to_state(grad_h, product, arrived, r, j))
+
+
+@bare_jit
+def copy(row, out):
+    for j in range(0, out.size, LANES):
+        store(out, j, load(row, j))
+
+
+@bare_jit
+def fill(row, number):
+    for j in range(0, row.size, LANES):
+        store(row, j, number)

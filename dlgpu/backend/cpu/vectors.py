@@ -5,6 +5,7 @@ the columns after the last full vector one by one. Here a row is taken vector by
 its last vector needs.
 """
 
+import functools
 import math
 import operator
 
@@ -14,7 +15,11 @@ from numba.core.datamodel import models
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, register_model
 
+from dlgpu.backend.cpu.jit import jit
+
 LANES = 16  # numbers in a vector
+# For loops that take rows of arrays: references are not counted, over which threads would fight. They allocate nothing.
+bare_jit = functools.partial(jit, _nrt=False)
 FLAGS = "contract", "nsz"
 
 
