@@ -9,7 +9,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from dlgpu.backend.cpu.vectors import LANES, bare_jit, everywhere, vector_of
+from dlgpu.backend.cpu.vectors import LANES, bare_jit, everywhere, load, store, vector_of
 
 # A tile's sums are to stay in registers: 16 of 512 bits with AVX-512, else 8 of 256 or 16 of 128.
 ROWS, VECTORS = 4, 4 if binding.get_host_cpu_features().get("avx512f") else 1
@@ -44,68 +44,80 @@ def multiply(a, w, out, add, low, high):
 
 
 @bare_jit
-def multiply_transposed(a, b, out, low, high):
-    """out[k] = a[:, k] @ b for the rows k from low to high: the gradient of weights.
+def multiply_transposed(a, b, out, left, right, low, high):
+    """out[k] = a[:, k] @ b for the rows k of the groups of ROWS from low to high: the gradient of weights.
 
     Args:
-        a: (inner, rows).
+        a: (inner, at least rows).
         b: (inner, at least columns).
-        out: (rows, columns), columns a multiple of LANES; all three contiguous and of one floating dtype.
+        out: (rows, columns), multiples of ROWS and of LANES; all three contiguous and of one floating dtype.
+        left, right: working memory, (groups, IN_CACHE * ROWS) and (groups, IN_CACHE * PANEL), to lay what is multiplied
+            in order first, which pays for large products; or empty.
     """
     width, b_width, columns = a.shape[1], b.shape[1], out.shape[1]
     wide = columns // PANEL * PANEL
-    together = low + (high - low) // ROWS * ROWS
-    for k in range(low, high):
+    for k in range(low * ROWS, high * ROWS):
         out[k] = 0
     for first in range(0, len(b), IN_CACHE):
         inner = min(IN_CACHE, len(b) - first)
+        if left.size:
+            lay_groups(a, first, inner, left, low, high)
         for column in range(0, wide, PANEL):
-            start = first * b_width + column
-            for k in range(low, together, ROWS):
-                block(a, first * width + k, 1, width, b, start, b_width, out, k, column, inner, True)
-            for k in range(together, high):
-                line(a, first * width + k, 1, width, b, start, b_width, out, k, column, inner, True)
+            if left.size:
+                lay_columns(b, first, inner, column, PANEL, right[low])
+            for g in range(low, high):
+                k, place = g * ROWS, g * left.shape[1]
+                if left.size:
+                    start = low * right.shape[1]
+                    block(left, place, 1, ROWS, right, start, PANEL, out, k, column, inner, True)
+                else:
+                    start = first * b_width + column
+                    block(a, first * width + k, 1, width, b, start, b_width, out, k, column, inner, True)
         for column in range(wide, columns, LANES):
             start = first * b_width + column
-            for k in range(low, together, ROWS):
+            for k in range(low * ROWS, high * ROWS, ROWS):
                 narrow_block(a, first * width + k, 1, width, b, start, b_width, out, k, column, inner, True)
-            for k in range(together, high):
-                narrow_line(a, first * width + k, 1, width, b, start, b_width, out, k, column, inner, True)
 
 
 @bare_jit
-def pack(weights, bias, scale, lanes, made, panels):
-    """The weights times `scale`, each column at its place among `lanes`, in panels; the other places are 0.
+def lay_groups(a, first, inner, left, low, high):
+    """ROWS columns of a side by side, and so on down the inner rows from `first` on, for each group."""
+    for k in range(inner):
+        for g in range(low, high):
+            for i in range(ROWS):
+                left[g, k * ROWS + i] = a[first + k, g * ROWS + i]
+
+
+@bare_jit
+def lay_columns(b, first, inner, column, width, out):
+    """The columns from `column` on, of the inner rows from `first` on."""
+    for k in range(inner):
+        for j in range(0, width, LANES):
+            store(out, k * width + j, load(b[first + k], column + j))
+
+
+@bare_jit
+def pack(weights, bias, scale, lanes, panels):
+    """The weights times `scale`, each column at its place among `lanes`, in the order that `multiply` reads.
 
     Args:
         weights: (rows, columns).
         bias: (columns,) for the row after the weights, if there is one; empty for zeros.
         scale, lanes: (columns,).
-        made, panels: (rows or rows + 1, places), working memory and the result.
+        panels: (rows or rows + 1, places), the result; what has no full panel is in narrow ones, other places are 0.
     """
-    made[:] = 0
-    for k in range(len(weights)):
-        for j in range(weights.shape[1]):
-            made[k, lanes[j]] = weights[k, j] * scale[j]
-    for j in range(len(bias)):
-        made[-1, lanes[j]] = bias[j] * scale[j]
-    lay_in_panels(made, panels)
-
-
-@bare_jit
-def lay_in_panels(weights, panels):
-    """Write weights, (inner, columns), in the order that `multiply` reads; what has no full panel in narrow ones."""
-    inner, columns = weights.shape
-    flat, place = panels.reshape(inner * columns), 0
-    wide = columns // PANEL * PANEL
-    for low in range(0, columns, LANES):
-        if low < wide and low % PANEL:
-            continue
-        width = PANEL if low < wide else LANES
-        for k in range(inner):
-            for j in range(low, low + width):
-                flat[place] = weights[k, j]
-                place += 1
+    inner, columns = panels.shape
+    flat, wide = panels.reshape(inner * columns), columns // PANEL * PANEL
+    flat[:] = 0
+    for first in range(0, inner, LANES):  # so many rows together, as the weights may be transposed
+        for j in range(len(lanes)):
+            width = PANEL if lanes[j] < wide else LANES
+            offset = lanes[j] % width
+            start = (lanes[j] - offset) * inner + offset
+            for k in range(first, min(first + LANES, len(weights))):
+                flat[start + k * width] = weights[k, j] * scale[j]
+            if len(bias):
+                flat[start + (inner - 1) * width] = bias[j] * scale[j]
 
 
 def tile(rows, vectors):

@@ -10,12 +10,12 @@ import numpy as np
 
 from dlgpu.backend.cpu import recurrent_cells as cells
 from dlgpu.backend.cpu.arrays import by_reference, compiled
-from dlgpu.backend.cpu.product import LANES, multiply, multiply_transposed, pack
+from dlgpu.backend.cpu.product import IN_CACHE, LANES, PANEL, ROWS, multiply, multiply_transposed, pack
 from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import recurrent as reference
 
-SMALL = 1 << 16  # weights up to which their gradient is faster by loops than by BLAS
+SMALL = 1 << 15  # weights from which it pays to lay in order what their gradient is the product of
 SHARED = 1 << 21  # multiplications from which it pays to wake another thread
 
 
@@ -117,8 +117,8 @@ def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
         return by_x, None, None, None, by_hidden
     by_recurrent = empty((units, 3 * units), inner.dtype)
     by_sigmoids, by_candidate = split(by_recurrent)
-    over_time(states[:-1], grad_z, units, 2 * units, by_sigmoids)
-    over_time(states[:-1] if reset_after else inner, grad_inner, units, units, by_candidate)
+    call(np.copyto, by_sigmoids, over_time(states[:-1], grad_z, units, 2 * units))
+    call(np.copyto, by_candidate, over_time(states[:-1] if reset_after else inner, grad_inner, units, units))
     by_bias = by_kernel[-1]
     if reset_after:  # beside the state the bias of z and r is the same, that of g is inside
         by_bias = empty((2, 3 * units), inner.dtype)
@@ -141,12 +141,12 @@ def parallel(loop, many, work, *args):
 
 
 def inputs_of(x, mask):
-    """(time, batch, features + 1), the last column ones, masked steps zeros; and the samples that sit a step out."""
+    """(time, batch, columns): the features, then ones; masked steps are zeros. And the samples that sit a step out."""
     batch, time, features = x.shape
-    inputs = empty((time, batch, features + 1), x.dtype)
-    values = inputs[..., :-1]
+    inputs = empty((time, batch, full_rows(features + 1)), x.dtype)
+    values = inputs[..., :features]
     call(np.copyto, values, x.transpose(1, 0, 2))
-    call(np.copyto, inputs[..., -1], 1)
+    call(np.copyto, inputs[..., features:], 1)
     if mask is None:
         return inputs, empty((time, 0), bool)
     absent = empty((time, batch), bool)
@@ -163,10 +163,9 @@ def packed(weights, parts, halved=(False,), bias=None, ones=False):
         halved: of equal shares of the columns, which are halved.
         bias: (columns,) or None for zeros: one more row, if `ones`.
     """
-    made = empty((len(weights) + ones, sum(map(full_lanes, parts))), weights.dtype)
-    panels = empty(made.shape, made.dtype)
+    panels = empty((len(weights) + ones, sum(map(full_lanes, parts))), weights.dtype)
     scale, lanes = factors_and_lanes(tuple(parts), halved, weights.dtype)
-    call(pack, weights, empty(0, weights.dtype) if bias is None else bias, scale, lanes, made, panels)
+    call(pack, weights, empty(0, weights.dtype) if bias is None else bias, scale, lanes, panels)
     return panels
 
 
@@ -180,6 +179,10 @@ def factors_and_lanes(parts, halved, dtype):
 
 def full_lanes(columns):
     return -(-columns // LANES) * LANES
+
+
+def full_rows(count):
+    return -(-count // ROWS) * ROWS
 
 
 def split(weights):
@@ -272,17 +275,14 @@ def by_inputs(inputs, kernel, grad_z, wanted):
     return by_x, by_kernel
 
 
-def over_time(values, grad_z, many, columns, out=None):
+def over_time(values, grad_z, many, columns):
     """The sum of values[..., :many].T @ grad_z[..., :columns] over all steps and samples."""
-    if out is None:
-        out = empty((many, columns), values.dtype)
-    if many * columns > SMALL:
-        call(np.matmul, rows(values[..., :many]).T, rows(grad_z[..., :columns]), out)
-        return out
-    made = empty((many, full_lanes(columns)), values.dtype)
-    parallel(multiply_transposed, many, len(rows(values)) * many * columns, rows(values), rows(grad_z), made)
-    call(np.copyto, out, made[:, :columns])
-    return out
+    made = empty((full_rows(many), full_lanes(columns)), values.dtype)
+    groups = len(made) // ROWS
+    left, right = (empty((groups if made.size > SMALL else 0, IN_CACHE * n), values.dtype) for n in (ROWS, PANEL))
+    work = values.shape[0] * values.shape[1] * made.size
+    parallel(multiply_transposed, groups, work, rows(values), rows(grad_z), made, left, right)
+    return made[:many, :columns]
 
 
 def rows(steps):
