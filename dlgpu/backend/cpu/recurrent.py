@@ -16,7 +16,7 @@ from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import recurrent as reference
 
 SMALL = 1 << 15  # weights from which it pays to lay in order what their gradient is the product of
-SHARED = 1 << 21  # multiplications from which it pays to wake another thread
+SHARED = 1 << 22  # multiplications from which it pays to wake another thread
 
 
 @reference.simple_rnn.on("cpu")
@@ -39,10 +39,10 @@ def simple_rnn_backward(kernel, recurrent_kernel, saved, grads, wanted):
     inputs, states, absent = saved
     units = len(recurrent_kernel)
     arrived, grad_h = time_first(grads[0], states), final(grads[1], states)
-    weights, product = backward_product(recurrent_kernel, states)
+    weights = packed(recurrent_kernel.T, [units])
     grad_z = room_for_gates(1, units, inputs)
-    whole(cells.simple_rnn_steps_back, weights, states, arrived, absent, states, product, grad_h, grad_z)
-    by_hidden = by_state(grad_h, product, units)
+    whole(cells.simple_rnn_steps_back, weights, states, arrived, absent, states, grad_h, grad_z)
+    by_hidden = grad_h[:, :units]
     by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
     if not wanted[1]:
         return by_x, None, None, None, by_hidden
@@ -73,10 +73,10 @@ def lstm_backward(kernel, recurrent_kernel, saved, grads, wanted):
     units = len(recurrent_kernel)
     arrived, grad_h, grad_c = time_first(grads[0], states), final(grads[1], states), final(grads[2], states)
     grad_z = room_for_gates(4, units, inputs)
-    weights, product = backward_product(recurrent_kernel, states)
-    by_step = product, grad_h, grad_c, grad_z
+    weights = packed(recurrent_kernel.T, [units])
+    by_step = grad_h, grad_c, grad_z
     whole(cells.lstm_steps_back, weights, states, arrived, absent, gates, memory, bounded, *by_step)
-    by_states = by_state(grad_h, product, units), grad_c[:, :units]
+    by_states = grad_h[:, :units], grad_c[:, :units]
     by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
     if not wanted[1]:
         return by_x, None, None, None, *by_states
@@ -108,10 +108,11 @@ def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
     arrived, grad_h = time_first(grads[0], states), final(grads[1], states)
     units = len(recurrent_kernel)
     grad_z, grad_inner = room_for_gates(3, units, inputs), room_for_gates(1, units, inputs)
-    (weights, product), (candidate, part) = (backward_product(w, states) for w in split(recurrent_kernel))
-    by_step = product, part, grad_h, grad_z, grad_inner, reset_after
+    weights, candidate = (packed(w.T, [units]) for w in split(recurrent_kernel))
+    part = empty((0 if reset_after else len(grad_h), candidate.shape[1]), states.dtype)
+    by_step = part, grad_h, grad_z, grad_inner, reset_after
     whole(cells.gru_steps_back, weights, states, candidate, arrived, absent, gates, states, inner, *by_step)
-    by_hidden = by_state(grad_h, product, units)
+    by_hidden = grad_h[:, :units]
     by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
     if not wanted[1]:
         return by_x, None, None, None, by_hidden
@@ -205,14 +206,6 @@ def gru_biases(bias, weights, reset_after):
     return beside, inside
 
 
-def backward_product(weights, states):
-    """The weights transposed, in full lanes, and zeros for what is multiplied by them, (batch, columns)."""
-    turned = packed(weights.T, [len(weights)])
-    product = empty((states.shape[1], turned.shape[1]), states.dtype)
-    call(np.copyto, product, 0)
-    return turned, product
-
-
 def room_for_states(first, like, units):
     """(time + 1, batch, units in full lanes) of which only the first step is set."""
     states = empty((len(like) + 1, like.shape[1], full_lanes(units)), like.dtype)
@@ -250,13 +243,6 @@ def final(grad, states):
     if grad is not None:
         call(np.copyto, made[:, : grad.shape[1]], grad)
     return made
-
-
-def by_state(grad_h, product, units):
-    """The gradient of the first state: what was kept, and what came through the product."""
-    kept = grad_h[:, :units]
-    call(np.add, kept, product[:, :units], kept)
-    return kept
 
 
 def by_inputs(inputs, kernel, grad_z, wanted):

@@ -33,24 +33,24 @@ def simple_rnn_steps(weights, kernel, inputs, absent, states, z, low, high):
 
 
 @bare_jit
-def simple_rnn_cell_back(arrived, absent, h, product, grad_h, grad_z, low, high):
+def simple_rnn_cell_back(arrived, absent, h, grad_h, grad_z, low, high):
     zero, one = h.dtype.type(0), h.dtype.type(1)
     for r in range(low, high):
         if absent.size and absent[r]:
-            hold(grad_h, product, arrived, r)
+            hold(grad_h, arrived, r)
             fill(grad_z[r], zero)
             continue
         for j in range(0, h.shape[1], LANES):
-            by_h, new = to_state(grad_h, product, arrived, r, j), load(h[r], j)
+            by_h, new = to_state(grad_h, arrived, r, j), load(h[r], j)
             store(grad_z[r], j, by_h * (one - new * new))
             store(grad_h[r], j, zero)
 
 
 @bare_jit
-def simple_rnn_steps_back(weights, arrived, absent, states, product, grad_h, grad_z, low, high):
+def simple_rnn_steps_back(weights, arrived, absent, states, grad_h, grad_z, low, high):
     for t in range(len(grad_z) - 1, -1, -1):
-        simple_rnn_cell_back(arrived[t], absent[t], states[t + 1], product, grad_h, grad_z[t], low, high)
-        multiply(grad_z[t], weights, product, False, low, high)
+        simple_rnn_cell_back(arrived[t], absent[t], states[t + 1], grad_h, grad_z[t], low, high)
+        multiply(grad_z[t], weights, grad_h, True, low, high)
 
 
 @bare_jit
@@ -89,18 +89,18 @@ def lstm_steps(weights, kernel, inputs, absent, gates, states, cells, bounded, z
 
 
 @bare_jit
-def lstm_cell_back(arrived, absent, gates, c_before, bounded, product, grad_h, grad_c, grad_z, units, low, high):
+def lstm_cell_back(arrived, absent, gates, c_before, bounded, grad_h, grad_c, grad_z, units, low, high):
     zero, one = gates.dtype.type(0), gates.dtype.type(1)
     for r in range(low, high):
         d, gate = grad_z[r], gates[r]
         if absent.size and absent[r]:
-            hold(grad_h, product, arrived, r)
+            hold(grad_h, arrived, r)
             fill(d, zero)
             continue
         for j in range(bounded.shape[1] - LANES, -1, -LANES):
             i, f = load(gate, j), load(gate, units + j)
             g, o = load(gate, 2 * units + j), load(gate, 3 * units + j)
-            by_h, tanh_c = to_state(grad_h, product, arrived, r, j), load(bounded[r], j)
+            by_h, tanh_c = to_state(grad_h, arrived, r, j), load(bounded[r], j)
             by_c = load(grad_c[r], j) + by_h * o * (one - tanh_c * tanh_c)
             store(d, j, by_c * g * (i - i * i))
             store(d, units + j, by_c * load(c_before[r], j) * (f - f * f))
@@ -111,12 +111,12 @@ def lstm_cell_back(arrived, absent, gates, c_before, bounded, product, grad_h, g
 
 
 @bare_jit
-def lstm_steps_back(weights, arrived, absent, gates, cells, bounded, product, grad_h, grad_c, grad_z, low, high):
+def lstm_steps_back(weights, arrived, absent, gates, cells, bounded, grad_h, grad_c, grad_z, low, high):
     units = len(weights) // 4
     for t in range(len(grad_z) - 1, -1, -1):
-        by_state = product, grad_h, grad_c, grad_z[t], units, low, high
+        by_state = grad_h, grad_c, grad_z[t], units, low, high
         lstm_cell_back(arrived[t], absent[t], gates[t], cells[t], bounded[t], *by_state)
-        multiply(grad_z[t], weights, product, False, low, high)
+        multiply(grad_z[t], weights, grad_h, True, low, high)
 
 
 @bare_jit
@@ -163,21 +163,19 @@ def gru_steps(weights, candidate, bias, kernel, inputs, absent, gates, states, i
 
 
 @bare_jit
-def gru_state_back(
-    arrived, absent, gates, before, inner, product, grad_h, grad_z, grad_inner, units, reset_after, low, high
-):
+def gru_state_back(arrived, absent, gates, before, inner, grad_h, grad_z, grad_inner, units, reset_after, low, high):
     """The gradients of z, of the product with recurrent_g, and of r and g if reset_after; grad_h is what z keeps."""
     zero, one = gates.dtype.type(0), gates.dtype.type(1)
     for r in range(low, high):
         d, gate = grad_z[r], gates[r]
         if absent.size and absent[r]:
-            hold(grad_h, product, arrived, r)
+            hold(grad_h, arrived, r)
             fill(d, zero)
             fill(grad_inner[r], zero)
             continue
         for j in range(before.shape[1] - LANES, -1, -LANES):
             z, reset, g = load(gate, j), load(gate, units + j), load(gate, 2 * units + j)
-            by_h = to_state(grad_h, product, arrived, r, j)
+            by_h = to_state(grad_h, arrived, r, j)
             by_g = by_h * (one - z) * (one - g * g)
             store(d, j, by_h * (load(before[r], j) - g) * (z - z * z))
             if reset_after:
@@ -190,48 +188,48 @@ def gru_state_back(
 
 
 @bare_jit
-def gru_sigmoids_back(gates, before, part, grad_h, grad_z, grad_inner, units, reset_after, low, high):
-    """What comes through the product with recurrent_g; unless reset_after, the gradients of r and, after it, of g."""
+def gru_reset_back(gates, before, part, grad_h, grad_z, grad_inner, units, low, high):
+    """The gradients of r and, after it, of g, unless reset_after."""
     for r in range(low, high):
         for j in range(before.shape[1] - LANES, -1, -LANES):
-            by_inner = load(part[r], j)
-            if not reset_after:
-                reset = load(gates[r], units + j)
-                store(grad_z[r], units + j, load(before[r], j) * by_inner * (reset - reset * reset))
-                store(grad_z[r], 2 * units + j, load(grad_inner[r], j))
-                by_inner = by_inner * reset
-            store(grad_h[r], j, load(grad_h[r], j) + by_inner)
+            reset, by_inner = load(gates[r], units + j), load(part[r], j)
+            store(grad_z[r], units + j, load(before[r], j) * by_inner * (reset - reset * reset))
+            store(grad_z[r], 2 * units + j, load(grad_inner[r], j))
+            store(grad_h[r], j, load(grad_h[r], j) + by_inner * reset)
 
 
 @bare_jit
 def gru_steps_back(
-    weights, candidate, arrived, absent, gates, states, inner, product, part, grad_h, grad_z, grad_inner, reset_after,
+    weights, candidate, arrived, absent, gates, states, inner, part, grad_h, grad_z, grad_inner, reset_after,
     low, high,
 ):  # fmt: skip
     units = len(candidate)
     for t in range(len(grad_z) - 1, -1, -1):
-        by_state = product, grad_h, grad_z[t], grad_inner[t], units, reset_after, low, high
+        by_state = grad_h, grad_z[t], grad_inner[t], units, reset_after, low, high
         gru_state_back(arrived[t], absent[t], gates[t], states[t], inner[t], *by_state)
-        multiply(grad_inner[t], candidate, part, False, low, high)
-        by_state = part, grad_h, grad_z[t], grad_inner[t], units, reset_after, low, high
-        gru_sigmoids_back(gates[t], states[t], *by_state)
-        multiply(grad_z[t], weights, product, False, low, high)
+        if reset_after:
+            multiply(grad_inner[t], candidate, grad_h, True, low, high)
+        else:
+            multiply(grad_inner[t], candidate, part, False, low, high)
+            gru_reset_back(gates[t], states[t], part, grad_h, grad_z[t], grad_inner[t], units, low, high)
+        multiply(grad_z[t], weights, grad_h, True, low, high)
 
 
 @bare_jit
-def to_state(grad_h, product, arrived, r, j):
-    """What comes to a state from the step after it, and from outside."""
-    by_h = load(grad_h[r], j) + load(product[r], j)
+def to_state(grad_h, arrived, r, j):
+    """What comes to a state from the steps after it, and from outside."""
+    by_h = load(grad_h[r], j)
     if arrived.size:
         by_h = by_h + load(arrived[r], j)
     return by_h
 
 
 @bare_jit
-def hold(grad_h, product, arrived, r):
+def hold(grad_h, arrived, r):
     """Keep what comes to a state that sat the step out."""
-    for j in range(0, grad_h.shape[1], LANES):
-        store(grad_h[r], j, to_state(grad_h, product, arrived, r, j))
+    if arrived.size:
+        for j in range(0, grad_h.shape[1], LANES):
+            store(grad_h[r], j, to_state(grad_h, arrived, r, j))
 
 
 @bare_jit
