@@ -54,6 +54,8 @@ def multiply_transposed(a, b, out, left, right, low, high):
         left, right: working memory, (groups, IN_CACHE * ROWS) and (groups, IN_CACHE * PANEL), to lay what is multiplied
             in order first, which pays for large products; or empty.
     """
+    if low >= high:
+        return
     width, b_width, columns = a.shape[1], b.shape[1], out.shape[1]
     wide = columns // PANEL * PANEL
     for k in range(low * ROWS, high * ROWS):
@@ -77,6 +79,14 @@ def multiply_transposed(a, b, out, left, right, low, high):
             start = first * b_width + column
             for k in range(low * ROWS, high * ROWS, ROWS):
                 narrow_block(a, first * width + k, 1, width, b, start, b_width, out, k, column, inner, True)
+
+
+@bare_jit
+def weight_gradients(inputs, states, grad_z, out, left, right, low, high):
+    """multiply_transposed of inputs, then of states, into one `out`: inputs have all their groups there."""
+    n = inputs.shape[1] // ROWS
+    multiply_transposed(inputs, grad_z, out, left, right, low, min(high, n))
+    multiply_transposed(states, grad_z, out[n * ROWS :], left[n:], right[n:], max(low - n, 0), high - n)
 
 
 @bare_jit

@@ -10,7 +10,16 @@ import numpy as np
 
 from dlgpu.backend.cpu import recurrent_cells as cells
 from dlgpu.backend.cpu.arrays import by_reference, compiled
-from dlgpu.backend.cpu.product import IN_CACHE, LANES, PANEL, ROWS, multiply, multiply_transposed, pack
+from dlgpu.backend.cpu.product import (
+    IN_CACHE,
+    LANES,
+    PANEL,
+    ROWS,
+    multiply,
+    multiply_transposed,
+    pack,
+    weight_gradients,
+)
 from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import recurrent as reference
@@ -43,10 +52,8 @@ def simple_rnn_backward(kernel, recurrent_kernel, saved, grads, wanted):
     grad_z = room_for_gates(1, units, inputs)
     whole(cells.simple_rnn_steps_back, weights, states, arrived, absent, states, grad_h, grad_z)
     by_hidden = grad_h[:, :units]
-    by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
-    if not wanted[1]:
-        return by_x, None, None, None, by_hidden
-    return by_x, by_kernel[:-1], over_time(states[:-1], grad_z, units, units), by_kernel[-1], by_hidden
+    by_x = by_inputs(kernel, grad_z) if wanted[0] else None
+    return by_x, *(by_weights(inputs, states, grad_z, kernel, units) if wanted[1] else (None,) * 3), by_hidden
 
 
 @reference.lstm.on("cpu")
@@ -77,10 +84,8 @@ def lstm_backward(kernel, recurrent_kernel, saved, grads, wanted):
     by_step = grad_h, grad_c, grad_z
     whole(cells.lstm_steps_back, weights, states, arrived, absent, gates, memory, bounded, *by_step)
     by_states = grad_h[:, :units], grad_c[:, :units]
-    by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
-    if not wanted[1]:
-        return by_x, None, None, None, *by_states
-    return by_x, by_kernel[:-1], over_time(states[:-1], grad_z, units, 4 * units), by_kernel[-1], *by_states
+    by_x = by_inputs(kernel, grad_z) if wanted[0] else None
+    return by_x, *(by_weights(inputs, states, grad_z, kernel, units) if wanted[1] else (None,) * 3), *by_states
 
 
 @reference.gru.on("cpu")
@@ -113,9 +118,10 @@ def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
     by_step = part, grad_h, grad_z, grad_inner, reset_after
     whole(cells.gru_steps_back, weights, states, candidate, arrived, absent, gates, states, inner, *by_step)
     by_hidden = grad_h[:, :units]
-    by_x, by_kernel = by_inputs(inputs, kernel, grad_z, wanted)
+    by_x = by_inputs(kernel, grad_z) if wanted[0] else None
     if not wanted[1]:
         return by_x, None, None, None, by_hidden
+    by_kernel = over_time(inputs, grad_z, len(kernel) + 1, 3 * units)
     by_recurrent = empty((units, 3 * units), inner.dtype)
     by_sigmoids, by_candidate = split(by_recurrent)
     call(np.copyto, by_sigmoids, over_time(states[:-1], grad_z, units, 2 * units))
@@ -245,30 +251,36 @@ def final(grad, states):
     return made
 
 
-def by_inputs(inputs, kernel, grad_z, wanted):
-    """The gradients of x and of the kernel with the bias as its last row, None for one not wanted."""
-    by_x = by_kernel = None
+def by_inputs(kernel, grad_z):
+    """The gradient of x."""
+    features = len(kernel)
+    weights = packed(kernel.T, [features])
+    made = empty((*grad_z.shape[:2], weights.shape[1]), kernel.dtype)
+    parallel(multiply, len(rows(made)), grad_z.size * features, rows(grad_z), weights, rows(made), False)
+    return batch_first(made[..., :features])
+
+
+def by_weights(inputs, states, grad_z, kernel, units):
+    """The gradients of kernel, recurrent kernel and bias."""
     features, columns = kernel.shape
-    if wanted[0]:
-        weights = packed(kernel.T, [features])
-        made = empty((*grad_z.shape[:2], weights.shape[1]), kernel.dtype)
-        parallel(multiply, len(rows(made)), grad_z.size * features, rows(grad_z), weights, rows(made), False)
-        by_x = empty((*grad_z.shape[:2], features), kernel.dtype)
-        call(np.copyto, by_x, made[..., :features])
-        by_x = batch_first(by_x)
-    if wanted[1]:
-        by_kernel = over_time(inputs, grad_z, features + 1, columns)
-    return by_x, by_kernel
+    before = inputs.shape[2]
+    made = sum_of_products(weight_gradients, (rows(inputs), rows(states[:-1])), before + units, grad_z, columns)
+    return made[:features], made[before : before + units], made[features]
 
 
 def over_time(values, grad_z, many, columns):
     """The sum of values[..., :many].T @ grad_z[..., :columns] over all steps and samples."""
-    made = empty((full_rows(many), full_lanes(columns)), values.dtype)
-    groups = len(made) // ROWS
-    left, right = (empty((groups if made.size > SMALL else 0, IN_CACHE * n), values.dtype) for n in (ROWS, PANEL))
-    work = values.shape[0] * values.shape[1] * made.size
-    parallel(multiply_transposed, groups, work, rows(values), rows(grad_z), made, left, right)
-    return made[:many, :columns]
+    return sum_of_products(multiply_transposed, (rows(values),), many, grad_z, columns)[:many]
+
+
+def sum_of_products(loop, values, many, grad_z, columns):
+    """(many in full groups, columns), what the loop makes of values and grad_z."""
+    groups = full_rows(many) // ROWS
+    made = empty((groups * ROWS, full_lanes(columns)), grad_z.dtype)
+    left, right = (empty((groups if made.size > SMALL else 0, IN_CACHE * n), made.dtype) for n in (ROWS, PANEL))
+    work = len(values[0]) * made.size
+    parallel(loop, groups, work, *values, rows(grad_z), made, left, right)
+    return made[:, :columns]
 
 
 def rows(steps):
