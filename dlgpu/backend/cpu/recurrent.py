@@ -148,12 +148,14 @@ def parallel(loop, many, work, *args):
 
 
 def inputs_of(x, mask):
-    """(time, batch, columns): the features, then ones; masked steps are zeros. And the samples that sit a step out."""
+    """(time, batch, columns): the features, ones, and room for full rows of gradients; masked steps are zeros. And the
+    samples that sit a step out.
+    """
     batch, time, features = x.shape
     inputs = empty((time, batch, full_rows(features + 1)), x.dtype)
     values = inputs[..., :features]
     call(np.copyto, values, x.transpose(1, 0, 2))
-    call(np.copyto, inputs[..., features:], 1)
+    call(np.copyto, inputs[..., features], 1)
     if mask is None:
         return inputs, empty((time, 0), bool)
     absent = empty((time, batch), bool)
