@@ -107,27 +107,27 @@ def lay_columns(b, first, inner, column, width, out):
 
 
 @bare_jit
-def pack(weights, bias, scale, lanes, panels):
+def pack(weights, bias, scale, lanes, inner, panels):
     """The weights times `scale`, each column at its place among `lanes`, in the order that `multiply` reads.
 
     Args:
         weights: (rows, columns).
         bias: (columns,) for the row after the weights, if there is one; empty for zeros.
         scale, lanes: (columns,).
-        panels: (rows or rows + 1, places), the result; what has no full panel is in narrow ones, other places are 0.
+        inner: rows, or rows + 1.
+        panels: (inner * places,), the result; what has no full panel is in narrow ones, other places are 0.
     """
-    inner, columns = panels.shape
-    flat, wide = panels.reshape(inner * columns), columns // PANEL * PANEL
-    flat[:] = 0
+    wide = panels.size // inner // PANEL * PANEL
+    panels[:] = 0
     for first in range(0, inner, LANES):  # so many rows together, as the weights may be transposed
         for j in range(len(lanes)):
             width = PANEL if lanes[j] < wide else LANES
             offset = lanes[j] % width
             start = (lanes[j] - offset) * inner + offset
             for k in range(first, min(first + LANES, len(weights))):
-                flat[start + k * width] = weights[k, j] * scale[j]
+                panels[start + k * width] = weights[k, j] * scale[j]
             if len(bias):
-                flat[start + (inner - 1) * width] = bias[j] * scale[j]
+                panels[start + (inner - 1) * width] = bias[j] * scale[j]
 
 
 def tile(rows, vectors):

@@ -174,7 +174,8 @@ def packed(weights, parts, halved=(False,), bias=None, ones=False):
     """
     panels = empty((len(weights) + ones, sum(map(full_lanes, parts))), weights.dtype)
     scale, lanes = factors_and_lanes(tuple(parts), halved, weights.dtype)
-    call(pack, weights, empty(0, weights.dtype) if bias is None else bias, scale, lanes, panels)
+    last = empty(0, weights.dtype) if bias is None else bias
+    call(pack, weights, last, scale, lanes, len(panels), panels.reshape(-1))
     return panels
 
 

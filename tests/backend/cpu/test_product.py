@@ -8,7 +8,14 @@ from dlgpu.backend.cpu.product import IN_CACHE, LANES, PANEL, ROWS, multiply, mu
 
 def in_panels(weights):
     panels, columns = np.empty(weights.shape, weights.dtype), weights.shape[1]
-    pack(weights, np.empty(0, weights.dtype), np.ones(columns, weights.dtype), np.arange(columns), panels)
+    pack(
+        weights,
+        np.empty(0, weights.dtype),
+        np.ones(columns, weights.dtype),
+        np.arange(columns),
+        len(weights),
+        panels.reshape(-1),
+    )
     return panels
 
 
