@@ -1,7 +1,8 @@
 """A matrix product for compiled loops: few rows times weights that are used again and again.
 
 The weights lie in panels, each the columns of one tile after another, so that they are read in the order of memory.
-On few rows it is 1.5 to 3 times as fast as OpenBLAS, which lays its panels anew in every call.
+On few rows it is 1.5 to 3 times as fast as OpenBLAS, which lays its panels anew in every call; for the gradients of
+large weights, too, whose sums run over many rows.
 """
 
 from llvmlite import binding, ir
