@@ -1,10 +1,9 @@
-"""tanh for compiled loops. In float32 it is rational, so that loops over it vectorize; else the C library's."""
-
-import math
+"""tanh of vectors in compiled loops: rational in float32, else the C library's."""
 
 import numpy as np
 
 from dlgpu.backend.cpu.jit import by_dtype, inline_jit
+from dlgpu.backend.cpu.vectors import clamp, exact_tanh
 
 # Minimax over |x| <= 9.02 in float64, off by 2.2e-8 there; beyond it tanh is 1 in float32.
 LIMIT, ONE = np.float32(9.02), np.float32(1)
@@ -14,22 +13,18 @@ Q2, Q4, Q6, Q8 = map(np.float32, (0.46716005758570456, 2.588434853105658e-2, 3.2
 
 @inline_jit
 def _exact(x):
-    return math.tanh(x)
+    return exact_tanh(x)
 
 
 @inline_jit
 def _rational(x):
-    # A comparison with NaN is false, so it passes.
-    c = LIMIT if x > LIMIT else x
-    c = -LIMIT if c < -LIMIT else c
+    c = clamp(x, LIMIT)
     s = c * c
     p = (((s * P8 + P6) * s + P4) * s + P2) * s + ONE
     q = (((s * Q8 + Q6) * s + Q4) * s + Q2) * s + ONE
-    t = c * p / q
-    t = ONE if t > ONE else t
-    return -ONE if t < -ONE else t
+    return clamp(c * p / q, ONE)
 
 
-# tanh(x) of a scalar in a compiled loop; NaN stays NaN. In float32 it is within 6 units in the last place (8 on
+# tanh(x) of a vector in a compiled loop; NaN stays NaN. In float32 it is within 6 units in the last place (8 on
 # processors without fused multiply-add).
 tanh = by_dtype(_rational, _exact)

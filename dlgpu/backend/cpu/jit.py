@@ -24,7 +24,7 @@ sum_jit = functools.partial(jit, fastmath=("contract", "nsz", "reassoc"))
 
 
 def by_dtype(narrow: Callable, wide: Callable) -> InCompiledCode:
-    """What stands for `narrow` in compiled code where its argument is a float32 (or int32), else for `wide`."""
+    """What stands for `narrow` in compiled code where its argument is of float32 (or int32), else for `wide`."""
 
     def make() -> Callable:
         from numba import types
@@ -35,7 +35,7 @@ def by_dtype(narrow: Callable, wide: Callable) -> InCompiledCode:
 
         @overload(stub, jit_options={"forceinline": True, "fastmath": {"contract", "nsz"}})
         def implementation(x):
-            function = narrow if x in (types.float32, types.int32) else wide
+            function = narrow if getattr(x, "dtype", x) in (types.float32, types.int32) else wide
             return lambda x: function(x)
 
         return stub

@@ -27,6 +27,7 @@ from dlgpu.backend.recorder import Drawn, Wide
 BEHAVED = 0x101  # the flags of arrays that tell loops apart: contiguous in C's order (1) and aligned (0x100)
 FORMATS = {int: "q", bool: "q", float: "d", type(None): "q", Wide: "QQ"}  # of struct, for the kinds of numbers
 FORMATS |= {np.float32: "d", np.float64: "d", np.uint32: "Q", np.uint64: "Q"}
+LANES = 16  # numbers in a vector that is a value in compiled code
 SCRATCH = (ctypes.c_int64 * 2)()  # what Numba's functions return, and raise, goes there: neither is used
 
 

@@ -1,15 +1,16 @@
 """A matrix product for compiled loops: few rows times weights that are used again and again.
 
 The weights lie in panels, each the columns of one tile after another, so that they are read in the order of memory.
-On few rows it is 1.5 to 3 times as fast as OpenBLAS, which lays its panels anew in every call.
+On few rows it is 1.5 to 3 times as fast as OpenBLAS, which lays its panels anew in every call; for the gradients of
+large weights, too, whose sums run over many rows.
 """
 
 from llvmlite import binding, ir
 
 from dlgpu.backend.cpu.jit import jit
-from dlgpu.backend.cpu.native import flat, instructions
+from dlgpu.backend.cpu.native import instructions
+from dlgpu.backend.cpu.vectors import LANES, load, store
 
-LANES = 16  # values in a vector; columns are a multiple of it
 # A tile's sums are to stay in registers: 16 of 512 bits with AVX-512, else 8 of 256 or 16 of 128.
 ROWS, VECTORS = 4, 4 if binding.get_host_cpu_features().get("avx512f") else 1
 PANEL = LANES * VECTORS
@@ -17,8 +18,8 @@ IN_CACHE = 128  # rows to take together through several tiles
 
 
 @jit
-def multiply(a, w, out, low, high):
-    """out[r, :columns] = a[r, :inner] @ w for the rows r from low to high.
+def multiply(a, w, out, add, low, high):
+    """out[r, :columns] = a[r, :inner] @ w for the rows r from low to high; added to what is there, if `add`.
 
     Args:
         a: (rows, at least inner).
@@ -32,79 +33,101 @@ def multiply(a, w, out, low, high):
         together = first + (last - first) // ROWS * ROWS
         for column in range(0, wide, PANEL):
             for r in range(first, together, ROWS):
-                block(a, r * a.shape[1], a.shape[1], 1, w, column * inner, PANEL, out, r, column, inner, False)
+                block(a, r * a.shape[1], a.shape[1], 1, w, column * inner, PANEL, out, r, column, inner, add)
             for r in range(together, last):
-                line(a, r * a.shape[1], a.shape[1], 1, w, column * inner, PANEL, out, r, column, inner, False)
+                line(a, r * a.shape[1], a.shape[1], 1, w, column * inner, PANEL, out, r, column, inner, add)
         for column in range(wide, columns, LANES):
             for r in range(first, together, ROWS):
-                narrow_block(a, r * a.shape[1], a.shape[1], 1, w, column * inner, LANES, out, r, column, inner, False)
+                narrow_block(a, r * a.shape[1], a.shape[1], 1, w, column * inner, LANES, out, r, column, inner, add)
             for r in range(together, last):
-                narrow_line(a, r * a.shape[1], a.shape[1], 1, w, column * inner, LANES, out, r, column, inner, False)
+                narrow_line(a, r * a.shape[1], a.shape[1], 1, w, column * inner, LANES, out, r, column, inner, add)
 
 
 @jit
-def multiply_transposed(a, b, out, low, high):
-    """out[k] = a[:, k] @ b for the rows k from low to high: the gradient of weights.
+def multiply_transposed(a, b, out, left, right, low, high):
+    """out[k] = a[:, k] @ b for the rows k of the groups of ROWS from low to high: the gradient of weights.
 
     Args:
-        a: (inner, rows).
+        a: (inner, at least rows).
         b: (inner, at least columns).
-        out: (rows, columns), columns a multiple of LANES; all three contiguous and of one floating dtype.
+        out: (rows, columns), multiples of ROWS and of LANES; all three contiguous and of one floating dtype.
+        left, right: working memory, (groups, IN_CACHE * ROWS) and (groups, IN_CACHE * PANEL), to lay what is multiplied
+            in order first, which pays for large products; or empty.
     """
+    if low >= high:
+        return
     width, b_width, columns = a.shape[1], b.shape[1], out.shape[1]
     wide = columns // PANEL * PANEL
-    together = low + (high - low) // ROWS * ROWS
-    for k in range(low, high):
+    for k in range(low * ROWS, high * ROWS):
         out[k] = 0
     for first in range(0, len(b), IN_CACHE):
         inner = min(IN_CACHE, len(b) - first)
+        if left.size:
+            lay_groups(a, first, inner, left, low, high)
         for column in range(0, wide, PANEL):
-            start = first * b_width + column
-            for k in range(low, together, ROWS):
-                block(a, first * width + k, 1, width, b, start, b_width, out, k, column, inner, True)
-            for k in range(together, high):
-                line(a, first * width + k, 1, width, b, start, b_width, out, k, column, inner, True)
+            if left.size:
+                lay_columns(b, first, inner, column, PANEL, right[low])
+            for g in range(low, high):
+                k, place = g * ROWS, g * left.shape[1]
+                if left.size:
+                    start = low * right.shape[1]
+                    block(left, place, 1, ROWS, right, start, PANEL, out, k, column, inner, True)
+                else:
+                    start = first * b_width + column
+                    block(a, first * width + k, 1, width, b, start, b_width, out, k, column, inner, True)
         for column in range(wide, columns, LANES):
             start = first * b_width + column
-            for k in range(low, together, ROWS):
+            for k in range(low * ROWS, high * ROWS, ROWS):
                 narrow_block(a, first * width + k, 1, width, b, start, b_width, out, k, column, inner, True)
-            for k in range(together, high):
-                narrow_line(a, first * width + k, 1, width, b, start, b_width, out, k, column, inner, True)
 
 
 @jit
-def pack(weights, bias, scale, lanes, made, panels):
-    """The weights times `scale`, each column at its place among `lanes`, in panels; the other places are 0.
+def weight_gradients(inputs, states, grad_z, out, left, right, low, high):
+    """multiply_transposed of inputs, then of states, into one `out`: inputs have all their groups there."""
+    n = inputs.shape[1] // ROWS
+    multiply_transposed(inputs, grad_z, out, left, right, low, min(high, n))
+    multiply_transposed(states, grad_z, out[n * ROWS :], left[n:], right[n:], max(low - n, 0), high - n)
+
+
+@jit
+def lay_groups(a, first, inner, left, low, high):
+    """ROWS columns of a side by side, and so on down the inner rows from `first` on, for each group."""
+    for k in range(inner):
+        for g in range(low, high):
+            for i in range(ROWS):
+                left[g, k * ROWS + i] = a[first + k, g * ROWS + i]
+
+
+@jit
+def lay_columns(b, first, inner, column, width, out):
+    """The columns from `column` on, of the inner rows from `first` on."""
+    for k in range(inner):
+        for j in range(0, width, LANES):
+            store(out, k * width + j, load(b[first + k], column + j))
+
+
+@jit
+def pack(weights, bias, scale, lanes, inner, panels):
+    """The weights times `scale`, each column at its place among `lanes`, in the order that `multiply` reads.
 
     Args:
         weights: (rows, columns).
         bias: (columns,) for the row after the weights, if there is one; empty for zeros.
         scale, lanes: (columns,).
-        made, panels: (rows or rows + 1, places), working memory and the result.
+        inner: rows, or rows + 1.
+        panels: (inner * places,), the result; what has no full panel is in narrow ones, other places are 0.
     """
-    made[:] = 0
-    for k in range(len(weights)):
-        for j in range(weights.shape[1]):
-            made[k, lanes[j]] = weights[k, j] * scale[j]
-    for j in range(len(bias)):
-        made[-1, lanes[j]] = bias[j] * scale[j]
-    lay_in_panels(made, panels)
-
-
-@jit
-def lay_in_panels(weights, panels):
-    """Write weights, (inner, columns), in the order that `multiply` reads; what has no full panel in narrow ones."""
-    inner, columns = weights.shape
-    values, place = flat(panels), 0
-    wide = columns // PANEL * PANEL
-    for low in range(0, columns, LANES):
-        if low < wide and low % PANEL:
-            continue
-        width = PANEL if low < wide else LANES
-        for k in range(inner):
-            for j in range(low, low + width):
-                values[place] = weights[k, j]
-                place += 1
+    wide = panels.size // inner // PANEL * PANEL
+    panels[:] = 0
+    for first in range(0, inner, LANES):  # so many rows together, as the weights may be transposed
+        for j in range(len(lanes)):
+            width = PANEL if lanes[j] < wide else LANES
+            offset = lanes[j] % width
+            start = (lanes[j] - offset) * inner + offset
+            for k in range(first, min(first + LANES, len(weights))):
+                panels[start + k * width] = weights[k, j] * scale[j]
+            if len(bias):
+                panels[start + (inner - 1) * width] = bias[j] * scale[j]
 
 
 def tile(rows, vectors):
@@ -119,8 +142,10 @@ def tile(rows, vectors):
         from numba import types
         from numba.core import cgutils
 
+        from dlgpu.backend.cpu.vector_type import everywhere, vector_of
+
         value, index = a.dtype, types.intp
-        vector = ir.VectorType(ir.DoubleType() if value == types.float64 else ir.FloatType(), LANES)
+        vector = vector_of(value)
         align = value.bitwidth // 8
 
         def generate(context, builder, signature, args):
@@ -156,7 +181,7 @@ def tile(rows, vectors):
                 column_of_a = builder.add(start, builder.mul(loop.index, a_inner))
                 for r in range(rows):
                     place = builder.add(column_of_a, builder.mul(a_row, ir.Constant(a_row.type, r)))
-                    factor = everywhere(builder, builder.load(builder.gep(left, [place])), vector)
+                    factor = everywhere(builder, builder.load(builder.gep(left, [place])))
                     for v in range(vectors):
                         term = builder.fmul(factor, terms[v], flags=("contract",))
                         total = builder.fadd(builder.load(sums[r, v]), term, flags=("contract",))
@@ -180,13 +205,6 @@ def plus(builder, number, n):
 
 def sum_of(builder, a, b, n):
     return plus(builder, builder.add(a, b), n)
-
-
-def everywhere(builder, scalar, vector):
-    """A vector of one value."""
-    nothing = ir.Constant(vector, ir.Undefined)
-    lane = builder.insert_element(nothing, scalar, ir.IntType(32)(0))
-    return builder.shuffle_vector(lane, nothing, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
 
 
 block, narrow_block, line, narrow_line = tile(ROWS, VECTORS), tile(ROWS, 1), tile(1, VECTORS), tile(1, 1)

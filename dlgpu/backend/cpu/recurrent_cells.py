@@ -2,255 +2,244 @@
 
 Arrays lie as (time, rows, columns), weights in panels. A function of one step takes rows; `absent` has no columns if
 there is no mask, `arrived` none if nothing used the sequence. Weights come with the columns of sigmoids halved, because
-sigmoid(z) = tanh(z / 2) / 2 + 1/2: one tanh serves all gates. Each loop writes one array, so that it vectorizes.
+sigmoid(z) = tanh(z / 2) / 2 + 1/2: one tanh serves all gates.
+
+A row of states is as long as its vectors, and what is after its units means nothing. The gates of a row follow one
+another without a gap: the last vector of a gate runs over into the next one. So a row of gates is written from the last
+vector to the first, and each of them gate by gate: what has been run over is written after that.
 """
 
 from dlgpu.backend.cpu.approximations import tanh
-from dlgpu.backend.cpu.jit import assign, jit
+from dlgpu.backend.cpu.jit import jit
 from dlgpu.backend.cpu.product import multiply
+from dlgpu.backend.cpu.vectors import LANES, load, store
 
 
 @jit
-def add_columns(values, out):
-    """out += values[:, :columns of out]"""
-    for row in range(out.shape[0]):
-        for column in range(out.shape[1]):
-            out[row, column] += values[row, column]
-
-
-@jit
-def simple_rnn_cell(drive, product, absent, before, h, low, high):
+def simple_rnn_cell(z, absent, before, h, low, high):
     for r in range(low, high):
-        d, p, new, old = drive[r], product[r], h[r], before[r]
         if absent.size and absent[r]:
-            assign(new, old)
-        else:
-            for j in range(new.size):
-                new[j] = tanh(d[j] + p[j])
+            copy(before[r], h[r])
+            continue
+        for j in range(0, h.shape[1], LANES):
+            store(h[r], j, tanh(load(z[r], j)))
 
 
 @jit
-def simple_rnn_steps(weights, kernel, inputs, absent, states, drive, product, low, high):
+def simple_rnn_steps(weights, kernel, inputs, absent, states, z, low, high):
     for t in range(len(inputs)):
-        multiply(inputs[t], kernel, drive, low, high)
-        multiply(states[t], weights, product, low, high)
-        simple_rnn_cell(drive, product, absent[t], states[t], states[t + 1], low, high)
+        multiply(inputs[t], kernel, z, False, low, high)
+        multiply(states[t], weights, z, True, low, high)
+        simple_rnn_cell(z, absent[t], states[t], states[t + 1], low, high)
 
 
 @jit
-def simple_rnn_cell_back(arrived, absent, h, product, grad_h, grad_z, low, high):
-    one = h.dtype.type(1)
+def simple_rnn_cell_back(arrived, absent, h, grad_h, grad_z, low, high):
+    zero, one = h.dtype.type(0), h.dtype.type(1)
     for r in range(low, high):
-        by_h, new, d = grad_h[r], h[r], grad_z[r]
-        collect(by_h, product[r], arrived, r)
         if absent.size and absent[r]:
-            d[:] = 0
-        else:
-            for j in range(new.size):
-                d[j] = by_h[j] * (one - new[j] * new[j])
-            by_h[:] = 0
-
-
-@jit
-def simple_rnn_steps_back(weights, arrived, absent, states, product, grad_h, grad_z, low, high):
-    for t in range(len(grad_z) - 1, -1, -1):
-        simple_rnn_cell_back(arrived[t], absent[t], states[t + 1], product, grad_h, grad_z[t], low, high)
-        multiply(grad_z[t], weights, product, low, high)
-
-
-@jit
-def lstm_cell(gates, product, absent, before, h, c_before, c, bounded, low, high):
-    units, half = h.shape[1], gates.dtype.type(0.5)
-    for r in range(low, high):
-        gate, p, new, old = gates[r], product[r], c[r], c_before[r]
-        if absent.size and absent[r]:
-            assign(h[r], before[r])
-            assign(new, old)
+            hold(grad_h, arrived, r)
+            fill(grad_z[r], zero)
             continue
-        for j in range(gate.size):
-            gate[j] = tanh(gate[j] + p[j])
-        to_sigmoids(gate[: 2 * units], half)
-        to_sigmoids(gate[3 * units :], half)
-        i, f, g, o = gate[:units], gate[units:], gate[2 * units :], gate[3 * units :]
-        for j in range(units):
-            new[j] = f[j] * old[j] + i[j] * g[j]
-        tanh_c, out = bounded[r], h[r]
-        for j in range(units):
-            tanh_c[j] = tanh(new[j])
-        for j in range(units):
-            out[j] = o[j] * tanh_c[j]
+        for j in range(0, h.shape[1], LANES):
+            by_h, new = to_state(grad_h, arrived, r, j), load(h[r], j)
+            store(grad_z[r], j, by_h * (one - new * new))
+            store(grad_h[r], j, zero)
 
 
 @jit
-def lstm_steps(weights, kernel, inputs, absent, gates, states, cells, bounded, product, low, high):
+def simple_rnn_steps_back(weights, arrived, absent, states, grad_h, grad_z, low, high):
+    for t in range(len(grad_z) - 1, -1, -1):
+        simple_rnn_cell_back(arrived[t], absent[t], states[t + 1], grad_h, grad_z[t], low, high)
+        multiply(grad_z[t], weights, grad_h, True, low, high)
+
+
+@jit
+def lstm_cell(z, absent, before, h, c_before, c, gates, bounded, units, low, high):
+    half = z.dtype.type(0.5)
+    for r in range(low, high):
+        if absent.size and absent[r]:
+            copy(before[r], h[r])
+            copy(c_before[r], c[r])
+            continue
+        drive, gate = z[r], gates[r]
+        for j in range(h.shape[1] - LANES, -1, -LANES):
+            i = tanh(load(drive, j)) * half + half
+            f = tanh(load(drive, units + j)) * half + half
+            g = tanh(load(drive, 2 * units + j))
+            o = tanh(load(drive, 3 * units + j)) * half + half
+            state = f * load(c_before[r], j) + i * g
+            tanh_c = tanh(state)
+            store(gate, j, i)
+            store(gate, units + j, f)
+            store(gate, 2 * units + j, g)
+            store(gate, 3 * units + j, o)
+            store(c[r], j, state)
+            store(bounded[r], j, tanh_c)
+            store(h[r], j, o * tanh_c)
+
+
+@jit
+def lstm_steps(weights, kernel, inputs, absent, gates, states, cells, bounded, z, low, high):
+    units = len(weights)
     for t in range(len(gates)):
-        multiply(inputs[t], kernel, gates[t], low, high)
-        multiply(states[t], weights, product, low, high)
-        args = gates[t], product, absent[t], states[t], states[t + 1], cells[t], cells[t + 1], bounded[t], low, high
-        lstm_cell(*args)
+        multiply(inputs[t], kernel, z, False, low, high)
+        multiply(states[t], weights, z, True, low, high)
+        by_state = states[t], states[t + 1], cells[t], cells[t + 1]
+        lstm_cell(z, absent[t], *by_state, gates[t], bounded[t], units, low, high)
 
 
 @jit
-def lstm_cell_back(arrived, absent, gates, c_before, bounded, product, grad_h, grad_c, grad_z, low, high):
-    units, one = bounded.shape[1], bounded.dtype.type(1)
+def lstm_cell_back(arrived, absent, gates, c_before, bounded, grad_h, grad_c, grad_z, units, low, high):
+    zero, one = gates.dtype.type(0), gates.dtype.type(1)
     for r in range(low, high):
-        by_h, by_c, d = grad_h[r], grad_c[r], grad_z[r]
-        collect(by_h, product[r], arrived, r)
+        d, gate = grad_z[r], gates[r]
         if absent.size and absent[r]:
-            d[:] = 0
+            hold(grad_h, arrived, r)
+            fill(d, zero)
             continue
-        gate, old, tanh_c = gates[r], c_before[r], bounded[r]
-        i, f, g, o = gate[:units], gate[units:], gate[2 * units :], gate[3 * units :]
-        by_i, by_f, by_g, by_o = d[:units], d[units:], d[2 * units :], d[3 * units :]
-        for j in range(units):
-            by_o[j] = by_h[j] * tanh_c[j] * (o[j] - o[j] * o[j])
-        for j in range(units):
-            by_c[j] += by_h[j] * o[j] * (one - tanh_c[j] * tanh_c[j])
-        for j in range(units):
-            by_i[j] = by_c[j] * g[j] * (i[j] - i[j] * i[j])
-        for j in range(units):
-            by_f[j] = by_c[j] * old[j] * (f[j] - f[j] * f[j])
-        for j in range(units):
-            by_g[j] = by_c[j] * i[j] * (one - g[j] * g[j])
-        for j in range(units):
-            by_c[j] *= f[j]
-        by_h[:] = 0
+        for j in range(bounded.shape[1] - LANES, -1, -LANES):
+            i, f = load(gate, j), load(gate, units + j)
+            g, o = load(gate, 2 * units + j), load(gate, 3 * units + j)
+            by_h, tanh_c = to_state(grad_h, arrived, r, j), load(bounded[r], j)
+            by_c = load(grad_c[r], j) + by_h * o * (one - tanh_c * tanh_c)
+            store(d, j, by_c * g * (i - i * i))
+            store(d, units + j, by_c * load(c_before[r], j) * (f - f * f))
+            store(d, 2 * units + j, by_c * i * (one - g * g))
+            store(d, 3 * units + j, by_h * tanh_c * (o - o * o))
+            store(grad_c[r], j, by_c * f)
+            store(grad_h[r], j, zero)
 
 
 @jit
-def lstm_steps_back(weights, arrived, absent, gates, cells, bounded, product, grad_h, grad_c, grad_z, low, high):
+def lstm_steps_back(weights, arrived, absent, gates, cells, bounded, grad_h, grad_c, grad_z, low, high):
+    units = len(weights) // 4
     for t in range(len(grad_z) - 1, -1, -1):
-        by_state = product, grad_h, grad_c, grad_z[t], low, high
+        by_state = grad_h, grad_c, grad_z[t], units, low, high
         lstm_cell_back(arrived[t], absent[t], gates[t], cells[t], bounded[t], *by_state)
-        multiply(grad_z[t], weights, product, low, high)
+        multiply(grad_z[t], weights, grad_h, True, low, high)
 
 
 @jit
-def gru_sigmoids(gates, product, before, inner, reset_after, low, high):
-    """z and r in place; unless reset_after, inner = r * h[t-1]."""
-    units, half = inner.shape[1], gates.dtype.type(0.5)
+def gru_sigmoids(z, before, gates, inner, units, reset_after, low, high):
+    """The gates z and r; unless reset_after, inner = r * h[t-1]."""
+    half = z.dtype.type(0.5)
     for r in range(low, high):
-        gate, p, old, within = gates[r], product[r], before[r], inner[r]
-        for j in range(2 * units):
-            gate[j] = tanh(gate[j] + p[j])
-        to_sigmoids(gate[: 2 * units], half)
-        if not reset_after:
-            reset = gate[units:]
-            for j in range(units):
-                within[j] = reset[j] * old[j]
+        for j in range(before.shape[1] - LANES, -1, -LANES):
+            reset = tanh(load(z[r], units + j)) * half + half
+            store(gates[r], j, tanh(load(z[r], j)) * half + half)
+            store(gates[r], units + j, reset)
+            if not reset_after:
+                store(inner[r], j, reset * load(before[r], j))
 
 
 @jit
-def gru_state(gates, product, bias, absent, before, h, inner, reset_after, low, high):
-    """g in place, and h; if reset_after, inner = h[t-1] @ recurrent_g + bias, of which the product comes."""
-    units = h.shape[1]
+def gru_state(z, product, bias, absent, before, h, gates, inner, units, reset_after, low, high):
+    """The gate g, and h; if reset_after, inner = h[t-1] @ recurrent_g + bias, of which the product comes."""
+    first = z.shape[1] - h.shape[1]
     for r in range(low, high):
-        gate, p, old, new, within = gates[r], product[r], before[r], h[r], inner[r]
-        z, reset, g = gate[:units], gate[units:], gate[gate.size - product.shape[1] :]
-        if reset_after:
-            for j in range(units):
-                within[j] = p[j] + bias[j]
-            for j in range(units):
-                g[j] = tanh(g[j] + reset[j] * within[j])
-        else:
-            for j in range(units):
-                g[j] = tanh(g[j] + p[j])
-        if absent.size and absent[r]:
-            assign(new, old)
-        else:
-            for j in range(units):
-                new[j] = g[j] + z[j] * (old[j] - g[j])
+        held = absent.size and absent[r]
+        for j in range(0, h.shape[1], LANES):
+            through = load(product[r], j)
+            if reset_after:
+                through = through + load(bias, j)
+                store(inner[r], j, through)
+                through = through * load(gates[r], units + j)
+            g, old = tanh(load(z[r], first + j) + through), load(before[r], j)
+            store(gates[r], 2 * units + j, g)
+            store(h[r], j, old if held else g + load(gates[r], j) * (old - g))
 
 
 @jit
-def gru_steps(
-    weights, candidate, bias, kernel, inputs, absent, gates, states, inner, product, part, reset_after, low, high
-):
+def gru_steps(weights, candidate, bias, kernel, inputs, absent, gates, states, inner, z, part, reset_after, low, high):
+    units = len(weights)
     for t in range(len(gates)):
         before, within = states[t], inner[t]
-        multiply(inputs[t], kernel, gates[t], low, high)
-        multiply(before, weights, product, low, high)
-        gru_sigmoids(gates[t], product, before, within, reset_after, low, high)
-        multiply(before if reset_after else within, candidate, part, low, high)
-        gru_state(gates[t], part, bias, absent[t], before, states[t + 1], within, reset_after, low, high)
+        multiply(inputs[t], kernel, z, False, low, high)
+        multiply(before, weights, z, True, low, high)
+        gru_sigmoids(z, before, gates[t], within, units, reset_after, low, high)
+        multiply(before if reset_after else within, candidate, part, False, low, high)
+        by_state = before, states[t + 1], gates[t], within, units, reset_after, low, high
+        gru_state(z, part, bias, absent[t], *by_state)
 
 
 @jit
-def gru_state_back(
-    arrived, absent, gates, columns, before, inner, product, grad_h, grad_z, grad_inner, reset_after, low, high
-):
-    """The gradients of z and g, of the product with recurrent_g, and of r if reset_after; grad_h is what z keeps."""
-    units, one = before.shape[1], before.dtype.type(1)
+def gru_state_back(arrived, absent, gates, before, inner, grad_h, grad_z, grad_inner, units, reset_after, low, high):
+    """The gradients of z, of the product with recurrent_g, and of r and g if reset_after; grad_h is what z keeps."""
+    zero, one = gates.dtype.type(0), gates.dtype.type(1)
     for r in range(low, high):
-        by_h, d, by_inner = grad_h[r], grad_z[r], grad_inner[r]
-        collect(by_h, product[r], arrived, r)
+        d, gate = grad_z[r], gates[r]
         if absent.size and absent[r]:
-            d[:] = 0
-            by_inner[:] = 0
+            hold(grad_h, arrived, r)
+            fill(d, zero)
+            fill(grad_inner[r], zero)
             continue
-        gate, old, within = gates[r], before[r], inner[r]
-        z, reset, g = gate[:units], gate[units:], gate[gate.size - columns :]
-        by_z, by_r, by_g = d[:units], d[units:], d[2 * units :]
-        for j in range(units):
-            by_z[j] = by_h[j] * (old[j] - g[j]) * (z[j] - z[j] * z[j])
-        for j in range(units):
-            by_g[j] = by_h[j] * (one - z[j]) * (one - g[j] * g[j])
-        for j in range(units):
-            by_h[j] *= z[j]
-        if reset_after:
-            for j in range(units):
-                by_inner[j] = by_g[j] * reset[j]
-            for j in range(units):
-                by_r[j] = by_g[j] * within[j] * (reset[j] - reset[j] * reset[j])
-        else:
-            for j in range(units):
-                by_inner[j] = by_g[j]
+        for j in range(before.shape[1] - LANES, -1, -LANES):
+            z, reset, g = load(gate, j), load(gate, units + j), load(gate, 2 * units + j)
+            by_h = to_state(grad_h, arrived, r, j)
+            by_g = by_h * (one - z) * (one - g * g)
+            store(d, j, by_h * (load(before[r], j) - g) * (z - z * z))
+            if reset_after:
+                store(d, units + j, by_g * load(inner[r], j) * (reset - reset * reset))
+                store(d, 2 * units + j, by_g)
+                store(grad_inner[r], j, by_g * reset)
+            else:
+                store(grad_inner[r], j, by_g)
+            store(grad_h[r], j, by_h * z)
 
 
 @jit
-def gru_sigmoids_back(gates, before, part, grad_h, grad_z, reset_after, low, high):
-    """What comes through the product with recurrent_g."""
-    units = before.shape[1]
+def gru_reset_back(gates, before, part, grad_h, grad_z, grad_inner, units, low, high):
+    """The gradients of r and, after it, of g, unless reset_after."""
     for r in range(low, high):
-        by_h, p, old, reset, by_r = grad_h[r], part[r], before[r], gates[r, units:], grad_z[r, units:]
-        if reset_after:
-            for j in range(units):
-                by_h[j] += p[j]
-        else:
-            for j in range(units):
-                by_r[j] = old[j] * p[j] * (reset[j] - reset[j] * reset[j])
-            for j in range(units):
-                by_h[j] += p[j] * reset[j]
+        for j in range(before.shape[1] - LANES, -1, -LANES):
+            reset, by_inner = load(gates[r], units + j), load(part[r], j)
+            store(grad_z[r], units + j, load(before[r], j) * by_inner * (reset - reset * reset))
+            store(grad_z[r], 2 * units + j, load(grad_inner[r], j))
+            store(grad_h[r], j, load(grad_h[r], j) + by_inner * reset)
 
 
 @jit
 def gru_steps_back(
-    weights, candidate, arrived, absent, gates, states, inner, product, part, grad_h, grad_z, grad_inner, reset_after,
+    weights, candidate, arrived, absent, gates, states, inner, part, grad_h, grad_z, grad_inner, reset_after,
     low, high,
 ):  # fmt: skip
-    columns = part.shape[1]
+    units = len(candidate)
     for t in range(len(grad_z) - 1, -1, -1):
-        saved = gates[t], columns, states[t], inner[t]
-        by_state = product, grad_h, grad_z[t], grad_inner[t], reset_after, low, high
-        gru_state_back(arrived[t], absent[t], *saved, *by_state)
-        multiply(grad_inner[t], candidate, part, low, high)
-        gru_sigmoids_back(gates[t], states[t], part, grad_h, grad_z[t], reset_after, low, high)
-        multiply(grad_z[t], weights, product, low, high)
+        by_state = grad_h, grad_z[t], grad_inner[t], units, reset_after, low, high
+        gru_state_back(arrived[t], absent[t], gates[t], states[t], inner[t], *by_state)
+        if reset_after:
+            multiply(grad_inner[t], candidate, grad_h, True, low, high)
+        else:
+            multiply(grad_inner[t], candidate, part, False, low, high)
+            gru_reset_back(gates[t], states[t], part, grad_h, grad_z[t], grad_inner[t], units, low, high)
+        multiply(grad_z[t], weights, grad_h, True, low, high)
 
 
 @jit
-def collect(by_h, through, arrived, r):
-    """Add what comes to a state from the step after it, and from outside."""
-    for j in range(by_h.size):
-        by_h[j] += through[j]
+def to_state(grad_h, arrived, r, j):
+    """What comes to a state from the steps after it, and from outside."""
+    by_h = load(grad_h[r], j)
     if arrived.size:
-        row = arrived[r]
-        for j in range(by_h.size):
-            by_h[j] += row[j]
+        by_h = by_h + load(arrived[r], j)
+    return by_h
 
 
 @jit
-def to_sigmoids(halves, half):
-    """tanh(z / 2) to sigmoid(z), in place."""
-    for j in range(halves.size):
-        halves[j] = half * halves[j] + half
+def hold(grad_h, arrived, r):
+    """Keep what comes to a state that sat the step out."""
+    if arrived.size:
+        for j in range(0, grad_h.shape[1], LANES):
+            store(grad_h[r], j, to_state(grad_h, arrived, r, j))
+
+
+@jit
+def copy(row, out):
+    for j in range(0, out.size, LANES):
+        store(out, j, load(row, j))
+
+
+@jit
+def fill(row, number):
+    for j in range(0, row.size, LANES):
+        store(row, j, number)

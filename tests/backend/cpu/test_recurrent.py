@@ -19,11 +19,11 @@ def on_the_cpu():
         yield
 
 
-@pytest.fixture(params=["one thread", "threads", "BLAS"])
+@pytest.fixture(params=["one thread", "threads", "large"])
 def way(request, monkeypatch):
     """Each way that the size of the work chooses between."""
     monkeypatch.setattr(recurrent, "SHARED", 0 if request.param == "threads" else 1 << 60)
-    monkeypatch.setattr(recurrent, "SMALL", 0 if request.param == "BLAS" else 1 << 60)
+    monkeypatch.setattr(recurrent, "SMALL", 0 if request.param == "large" else 1 << 60)
 
 
 def problem(rng, cell, batch, time, features, units, masked=False, initial=True, used=(1, 1), **options):
