@@ -7,6 +7,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core.errors import NumbaError
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
@@ -30,13 +31,16 @@ def compiled(loop: Any, kinds: tuple, symbol: str) -> str:
     """LLVM code with a function of that name, which calls the loop with the arguments in a block.
 
     Raises:
-        TypeError: the loop raises, or makes objects of Python's.
+        TypeError: the loop raises, makes arrays, or is not understood by Numba.
     """
     space: dict[str, Any] = {"loop": loop}
     text = f"def entry(block):\n    loop({', '.join(_arguments(kinds, space))})\n"
     exec(text, space)
     entry, signature = njit(space["entry"], (), {}), (types.CPointer(types.int64),)
-    entry.compile(signature)
+    try:
+        entry.compile(signature)
+    except NumbaError as error:
+        raise TypeError(f"{loop.__name__} cannot be compiled: {error}") from None
     name = entry.overloads[signature].fndesc.llvm_func_name
     module = llvm.parse_assembly(entry.inspect_llvm(signature).replace(name, symbol))
     for function in module.functions:

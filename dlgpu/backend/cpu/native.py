@@ -90,6 +90,10 @@ class Loop(InCompiledCode):
         with _lock:
             if kinds in self._entries:
                 return self._entries[kinds]
+            try:
+                packing = "".join(formats(kinds))
+            except KeyError as kind:
+                raise TypeError(f"{self.__name__}: loops take arrays, numbers and None, not {kind}") from None
             symbol = f"{self.__name__}_{hashlib.sha256(repr((identity(self), kinds)).encode()).hexdigest()[:24]}"
             path = folder() / f"{symbol}.o"
             if not path.exists():
@@ -98,17 +102,17 @@ class Loop(InCompiledCode):
                 part = path.with_suffix(f".{os.getpid()}")
                 part.write_bytes(target_machine().emit_object(module))
                 part.replace(path)
-            entry = self._entries[kinds] = Entry(loaded(path.read_bytes(), symbol), kinds)
+            entry = self._entries[kinds] = Entry(loaded(path.read_bytes(), symbol), packing)
             return entry
 
 
 class Entry:
     """A loop's function for one kind of arguments."""
 
-    def __init__(self, address: int, kinds: tuple):
+    def __init__(self, address: int, packing: str):
         self.address = address
         self.function = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 3)(address)
-        self.pack = struct.Struct("".join(formats(kinds))).pack
+        self.pack = struct.Struct(packing).pack
 
 
 def kinds_and_words(args: Iterable) -> tuple[tuple, list]:
@@ -167,11 +171,14 @@ class Prepared:
 class Joined:
     """Calls of loops, (loop, args), made natively one after another: see `Recording.finish`."""
 
+    before: Callable = staticmethod(lambda: None)  # what is called first
+
     def __init__(self, calls: Sequence):
         self.calls = [Prepared(loop, args) for loop, args in calls]
         self._run = Prepared(run, [np.array([(call.address, call.place) for call in self.calls], np.int64)])
 
     def __call__(self) -> None:
+        self.before()
         self._run()
 
 
@@ -187,11 +194,11 @@ class _Halves:
 
 def _run(table):
     for i in range(len(table)):
-        _invoke(table[i, 0], table[i, 1])
+        invoke(table[i, 0], table[i, 1])
 
 
 @instructions
-def _invoke(typing, address, block):
+def invoke(typing, address, block):
     """Call the function at an address with the block at another."""
     from llvmlite import ir
     from numba import types

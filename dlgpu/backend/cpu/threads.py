@@ -1,94 +1,46 @@
-"""Work shared by two threads or more: our own, because Numba's default pool aborts when two Python threads enter it."""
+"""Work shared by threads of our own, which native code hands over: Numba's abort when two Python threads enter them.
+
+Each worker has a mail, a row of integers. Its state says what may be written there, and by whom:
+
+    ASLEEP   until Python wakes the worker; then it writes READY
+    READY    waiting for work, for a while; whoever replaces this by CLAIMED, at once, may write the other words
+    CLAIMED  by who then writes POSTED
+    POSTED   the worker runs FUNCTION with BLOCK, counts DONE and writes READY
+
+Whatever finds no worker READY is done by the thread that has it.
+"""
 
 import os
+import platform
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
-from dlgpu.backend.cpu.native import Prepared
-from dlgpu.backend.recorder import call
+import numpy as np
+
+from dlgpu.backend.cpu.native import Joined, Loop, Prepared, instructions, invoke
+from dlgpu.backend.recorder import call, compiled
 
 # NUMBA_NUM_THREADS, or the processors of this process
 _affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
 THREADS = int(os.environ.get("NUMBA_NUM_THREADS") or len(_affinity(0)))
 
-
-class Worker(threading.Thread):
-    """A thread that waits for one function at a time."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True, name="dlgpu-worker")
-        self.wanted, self.done = threading.Lock(), threading.Lock()
-        self.wanted.acquire()
-        self.done.acquire()
-        self.work: Any = None
-        self.error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        while True:
-            self.wanted.acquire()
-            try:
-                self.work()
-            except BaseException as error:
-                self.error = error
-            self.work = None
-            self.done.release()
-
-    def begin(self, work: Callable) -> None:
-        self.work = work
-        self.wanted.release()
-
-    def finish(self) -> None:
-        self.done.acquire()
-        if self.error is not None:
-            error, self.error = self.error, None
-            raise error
-
-
-class Crew:
-    """The process's workers, for one caller at a time."""
-
-    def __init__(self) -> None:
-        self.free = threading.Lock()
-        self.workers: list[Worker] = []
-
-    def do(self, parts: Sequence[Callable]) -> None:
-        """All parts, in threads of their own, save for the first."""
-        if not self.free.acquire(blocking=False):
-            for part in parts:
-                part()
-            return
-        try:
-            while len(self.workers) < len(parts) - 1:
-                self.workers.append(Worker())
-            busy = []
-            try:
-                for worker, part in zip(self.workers, parts[1:]):
-                    worker.begin(part)
-                    busy.append(worker)
-                parts[0]()
-            finally:
-                for worker in busy:
-                    worker.finish()
-        finally:
-            self.free.release()
-
-
-_crew = Crew()
+STATE, FUNCTION, BLOCK, DONE, WORDS = 0, 1, 2, 3, 8
+ASLEEP, READY, CLAIMED, POSTED = range(4)
+TURNS = 1 << 13  # of looking whether the state has changed: some 100 to 200 microseconds
+X86, POSIX = platform.machine().lower() in ("x86_64", "amd64"), os.name == "posix"
 
 
 def share(loop: Callable, length: int, grain: int, *args: Any) -> None:
     """loop(*args, start, stop) over all of range(length), in parts that threads work on at once; a recorded call.
 
-    Parts begin at multiples of 64, or of 1 in short ranges. A second caller does its work alone meanwhile, so an item's
-    result must not depend on where its part begins.
+    Parts begin at multiples of 64, or of 1 in short ranges. Another caller may have the threads, so an item's result
+    must not depend on where its part begins.
 
     Args:
-        loop: compiled, so that it does not hold Python's lock.
+        loop: compiled.
         length: the number of items.
-        grain: as many items as are worth a thread; waking one takes as long as some 20 microseconds of work.
+        grain: as many items as are worth a thread: some 10 microseconds of work.
         args: the loop's first arguments.
     """
     if length < 2 * grain or THREADS < 2:
@@ -97,41 +49,197 @@ def share(loop: Callable, length: int, grain: int, *args: Any) -> None:
         call(spread, loop, length, grain, *args)
 
 
-def spread(loop: Callable, length: int, grain: int, *args: Any) -> None:
+def spread(loop: Any, length: int, grain: int, *args: Any) -> None:
     """The same, inside of a recorded call."""
-    _crew.do([partial(loop, *args, start, stop) for start, stop in parts(length, grain)])
+    crew.wake()
+    together(*_shared(loop, length, grain, args))
 
 
-def parts(length: int, grain: int) -> list[tuple[int, int]]:
-    """Where each thread's part of range(length) starts and stops."""
+def _shared(loop: Any, length: int, grain: int, args: Sequence) -> list:
+    """The arguments of `together`."""
     threads = max(1, min(THREADS, length // grain))
     size = -(-length // threads)
     size = -(-size // 64) * 64 if size > 256 else size
-    return [(start, min(start + size, length)) for start in range(0, max(length, 1), max(size, 1))]
+    parts = [Prepared(loop, [*args, i, min(i + size, length)]) for i in range(0, length, size)] if length else []
+    table = np.array([(part.address, part.place, 0) for part in parts], np.int64).reshape(-1, 3).view(_Table)
+    table.parts = parts
+    return [crew.mails, table]
 
 
-class Spread:
-    """Calls of `spread`, made one after another: see `Recording.finish`."""
+class _Table(np.ndarray):
+    """The functions and blocks of parts, which it keeps."""
 
-    def __init__(self, calls: Sequence):
-        self.calls = [
-            [Prepared(loop, [*args, *part]) for part in parts(length, grain)]
-            for _, (loop, length, grain, *args) in calls
-        ]
-
-    def __call__(self) -> None:
-        for prepared in self.calls:
-            _crew.do(prepared)
+    parts: list
 
 
-spread.join = Spread  # type: ignore[attr-defined]
+class Worker(threading.Thread):
+    """A thread that does what comes by mail."""
+
+    def __init__(self, mail: np.ndarray):
+        super().__init__(daemon=True, name="dlgpu-worker")
+        self.mail = mail
+        self.wanted = threading.Lock()
+        self.wanted.acquire()
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            self.wanted.acquire()
+            serve(self.mail)
+
+    def wake(self) -> None:
+        """It will be ready within some 100 microseconds."""
+        if self.mail[STATE] == ASLEEP and self.wanted.locked():
+            self.wanted.release()
 
 
-def _forget() -> None:
-    """A forked child has none of its parent's threads."""
-    global _crew
-    _crew = Crew()
+class Crew:
+    """The process's workers."""
+
+    def __init__(self) -> None:
+        self.mails = np.zeros((max(THREADS - 1, 1), WORDS), np.int64)
+        self.workers: list[Worker] = []
+
+    def wake(self) -> None:
+        """Wake all workers that sleep."""
+        if not self.workers:
+            self.workers = [Worker(mail) for mail in self.mails]
+        for worker in self.workers:
+            worker.wake()
+
+    def forget(self) -> None:
+        """A forked child has none of its parent's threads."""
+        self.mails[:] = 0
+        self.workers = []
 
 
+crew = Crew()
+Joined.before = crew.wake
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=crew.forget)
+
+
+# -- in native code
+
+
+@Loop
+def serve(mail: Any) -> None:
+    turn = 0
+    write(mail, STATE, READY)
+    while True:
+        state = read(mail, STATE)
+        if state == POSTED:
+            invoke(mail[FUNCTION], mail[BLOCK])
+            write(mail, DONE, mail[DONE] + 1)
+            write(mail, STATE, READY)
+            turn = 0
+        elif state == READY:
+            turn += 1
+            if turn > TURNS and replace(mail, STATE, READY, ASLEEP):
+                return
+        pause()
+
+
+@Loop
+def together(mails: Any, parts: Any) -> None:
+    """Do all parts, rows of a function, a block and a free word: the first here, the others where a worker is ready."""
+    for i in range(1, len(parts)):
+        mail, turn = mails[min(i, len(mails)) - 1], 0
+        while turn < TURNS and read(mail, STATE) == ASLEEP:  # Python has just woken it
+            turn += 1
+            pause()
+        parts[i, 2] = -1
+        if i <= len(mails) and replace(mail, STATE, READY, CLAIMED):
+            mail[FUNCTION], mail[BLOCK], parts[i, 2] = parts[i, 0], parts[i, 1], mail[DONE]
+            write(mail, STATE, POSTED)
+    for i in range(len(parts)):
+        if i == 0 or parts[i, 2] < 0:
+            invoke(parts[i, 0], parts[i, 1])
+    for i in range(1, len(parts)):
+        turn = 0
+        while parts[i, 2] >= 0 and read(mails[i - 1], DONE) == parts[i, 2]:
+            turn += 1
+            if turn < TURNS:
+                pause()
+            else:
+                nap()
+
+
+def _place(builder: Any, context: Any, signature: Any, args: Any) -> Any:
+    mail = context.make_array(signature.args[0])(context, builder, args[0])
+    return builder.gep(mail.data, [args[1]])
+
+
+@instructions
+def read(typing, mail, place):
+    """The word at a place, and after it whatever its writer wrote before."""
+    from numba import types
+
+    def generate(context, builder, signature, args):
+        return builder.load_atomic(_place(builder, context, signature, args), "seq_cst", 8)
+
+    return types.int64(mail, types.int64), generate
+
+
+@instructions
+def write(typing, mail, place, word):
+    """Write the word at a place, after all that was written before."""
+    from numba import types
+
+    def generate(context, builder, signature, args):
+        builder.store_atomic(args[2], _place(builder, context, signature, args), "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(mail, types.int64, types.int64), generate
+
+
+@instructions
+def replace(typing, mail, place, before, after):
+    """Write `after` at a place if `before` is there, with nobody in between; whether it was."""
+    from numba import types
+
+    def generate(context, builder, signature, args):
+        place = _place(builder, context, signature, args)
+        return builder.extract_value(builder.cmpxchg(place, args[2], args[3], "seq_cst", "seq_cst"), 1)
+
+    return types.boolean(mail, types.int64, types.int64, types.int64), generate
+
+
+@instructions
+def pause(typing):
+    """Let the processor know that this loop waits."""
+    from llvmlite import ir
+    from numba import types
+
+    def generate(context, builder, signature, args):
+        if X86:
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", (), kind), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@instructions
+def nap(typing):
+    """Leave the processor to others for some 50 microseconds."""
+    from llvmlite import ir
+    from numba import types
+    from numba.core.cgutils import get_or_insert_function
+
+    def generate(context, builder, signature, args):
+        if POSIX:
+            integer = ir.IntType(32)
+            kind = ir.FunctionType(integer, [integer])
+            builder.call(get_or_insert_function(builder.module, kind, "usleep"), [integer(50)])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+def _as_loop(_: Callable, args: Sequence) -> tuple[Callable, list]:
+    loop, length, grain, *rest = args
+    return together, _shared(loop, length, grain, rest)
+
+
+compiled[spread] = _as_loop

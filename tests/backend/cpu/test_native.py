@@ -1,0 +1,164 @@
+"""Loops as native functions: what they take, how they are kept and how they are joined."""
+
+import subprocess
+import sys
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from dlgpu.backend.cpu.elementwise import LOOPS, by_loop
+from dlgpu.backend.cpu.jit import jit
+from dlgpu.backend.cpu.native import Joined
+from dlgpu.backend.recorder import Drawn, Recording, Wide, call
+
+
+class Pair(NamedTuple):
+    low: int
+    high: float
+
+
+@jit
+def numbers(flag, whole, real, single, word, long, nothing, wide, pair, out):
+    out[0], out[1], out[2], out[3] = flag, whole, real, single
+    out[4], out[5], out[6] = word, long >> np.uint64(32), nothing is None
+    out[7], out[8], out[9], out[10] = wide[0], wide[1], pair.low, pair.high
+
+
+def test_every_kind_of_number_arrives():
+    for flag, whole in ((True, -(2**53)), (False, 2**53)):
+        out = np.empty(11)
+        given = np.float32(0.1), np.uint32(2**32 - 1), np.uint64(2**64 - 1), None, Wide((7 << 64) + 9), Pair(-3, 0.5)
+        numbers(flag, whole, -1e300, *given, out)
+        expected = [flag, whole, -1e300, np.float32(0.1), 2**32 - 1, 2**32 - 1, True, 9, 7, -3, 0.5]
+        np.testing.assert_array_equal(out, expected)
+
+
+@jit
+def total_of(values, out):
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            out[()] += values[i, j] * (10 * i + j + 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int8", "uint8", "int64", "bool"])
+@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (4, 3)])
+def test_arrays_of_any_dtype_and_layout_arrive(dtype, shape, rng):
+    values = rng.integers(0, 2, shape).astype(dtype)
+    wider = np.zeros((2 * shape[0], 2 * shape[1]), dtype)
+    wider[::2, ::-2] = values
+    for given in (values, np.asfortranarray(values), wider[::2, ::-2]):
+        out = np.zeros(())
+        total_of(given, out)
+        assert out == sum(v * (10 * i + j + 1) for (i, j), v in np.ndenumerate(values.astype(float)))
+
+
+def test_an_array_that_is_not_aligned_arrives():
+    raw = np.zeros(33, np.uint8)
+    values = raw[1:].view(np.float64).reshape(2, 2)
+    values[...] = [[1, 2], [3, 4]]
+    assert not values.flags.aligned
+    out = np.zeros(())
+    total_of(values, out)
+    assert out == 1 + 2 * 2 + 3 * 11 + 4 * 12
+
+
+def test_a_loop_that_makes_arrays_or_raises_is_refused():
+    @jit
+    def makes(x):
+        x[0] = np.empty(3).size
+
+    @jit
+    def fails(x):
+        if x[0] > 0:
+            raise ValueError("no")
+
+    with pytest.raises(TypeError, match="makes cannot be compiled"):
+        makes(np.ones(3))
+    with pytest.raises(TypeError, match="fails: compiled loops neither raise nor allocate"):
+        fails(np.ones(3))
+
+
+def test_an_argument_that_loops_do_not_take_is_named():
+    with pytest.raises(TypeError, match="total_of: loops take arrays, numbers and None, not <class 'str'>"):
+        total_of("text", np.zeros(()))
+
+
+CODE = """
+import sys, numpy as np
+from dlgpu.backend.cpu import activation
+x = np.linspace(-3, 3, 7, dtype=np.float32)
+print(activation.bias_activation(x.reshape(1, 7), np.ones(7, np.float32), "tanh")[0].tobytes().hex())
+print("numba" in sys.modules)
+"""
+
+
+def test_what_was_compiled_once_is_loaded_without_numba(tmp_path, monkeypatch):
+    monkeypatch.setenv("DLGPU_CACHE_DIR", str(tmp_path))
+    runs = [subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True) for _ in "12"]
+    (first, compiled), (second, loaded) = (run.stdout.split() for run in runs)
+    assert first == second
+    assert (compiled, loaded) == ("True", "False")
+
+
+@jit
+def add_to(out, n, place):
+    out[place] += n
+
+
+@jit
+def note(out, position):
+    out[0], out[1] = position[0], position[1]
+
+
+def test_joined_calls_are_made_in_order_with_numbers_drawn_anew():
+    class Source:
+        state = 2**64 - 2
+
+        def draw(self):
+            self.state += 1
+            return (self.state,)
+
+    source, recording = Source(), Recording()
+    out, places = np.zeros(3), np.zeros(2, np.uint64)
+    with recording.active():
+        (position,) = Drawn.several(source, source.draw)
+        call(add_to, out, 1.0, 0)
+        call(np.multiply, out, 2.0, out)
+        call(note, places, position)
+        call(np.log1p, out, out)
+        call(add_to, out, 5, 2)
+    recording.finish()
+    assert [type(function) for function, _ in recording.program] == [Joined, np.ufunc, Joined]
+    expected = out.copy()
+    for replay in range(3):
+        recording.replay()
+        expected[0] += 1
+        expected = np.log1p(expected * 2)
+        expected[2] += 5
+        np.testing.assert_array_equal(out, expected)
+        assert int(places[0]) + (int(places[1]) << 64) == 2**64 + replay
+
+
+@pytest.mark.parametrize("function", LOOPS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_numpy_does_between_loops_has_its_bits(function, dtype, rng):
+    a, b = rng.standard_normal((2, 5, 7)).astype(dtype)
+    a[0, 0], a[1, 1], b[1, 1] = np.nan, np.inf, 0
+    inputs = [(b,), (3,), (0.1,)] if function is np.copyto else [(a, b), (a, 0.1), (2, b)]
+    for given in inputs:
+        output, expected = np.empty_like(a), np.empty_like(a)
+        args = [output, *given] if function is np.copyto else [*given, output]
+        loop, flat = by_loop(function, args)
+        assert loop in LOOPS[function].values()
+        loop(*flat)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            function(*(expected if v is output else v for v in args))
+        assert output.tobytes() == expected.tobytes()
+
+
+def test_what_no_loop_does_as_numpy_is_left_to_it():
+    x, out = np.ones((4, 3), np.float32), np.ones((4, 3), np.float32)
+    for args in ([x, x[:1], out], [x.astype("d"), x, out], [x.T, x.T, out.T], [1, 2, out], [x, True, out], [x, x]):
+        assert by_loop(np.add, args) == (np.add, args)
+    assert by_loop(np.copyto, [out.astype(int), 1])[0] is np.copyto
