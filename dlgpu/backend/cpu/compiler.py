@@ -31,7 +31,7 @@ def compiled(loop: Any, kinds: tuple, symbol: str) -> str:
     """LLVM code with a function of that name, which calls the loop with the arguments in a block.
 
     Raises:
-        TypeError: the loop raises, makes arrays, or is not understood by Numba.
+        TypeError: the loop makes arrays or other objects, or Numba does not understand it.
     """
     space: dict[str, Any] = {"loop": loop}
     text = f"def entry(block):\n    loop({', '.join(_arguments(kinds, space))})\n"
@@ -45,7 +45,7 @@ def compiled(loop: Any, kinds: tuple, symbol: str) -> str:
     module = llvm.parse_assembly(entry.inspect_llvm(signature).replace(name, symbol))
     for function in module.functions:
         if function.is_declaration and function.name.startswith(FORBIDDEN):
-            raise TypeError(f"{loop.__name__}: compiled loops neither raise nor allocate, but here is {function.name}")
+            raise TypeError(f"{loop.__name__}: compiled loops do without Python, but here is {function.name}")
         if not function.is_declaration and function.name != symbol:
             function.linkage = "internal"
     for variable in module.global_variables:  # other object files have the same

@@ -83,7 +83,8 @@ class Loop(InCompiledCode):
     def __call__(self, *args: Any) -> Any:
         kinds, words = kinds_and_words(args)
         entry = self._entries.get(kinds) or self.entry(kinds)
-        entry.function(SCRATCH, SCRATCH, entry.pack(*words))
+        if entry.function(SCRATCH, SCRATCH, entry.pack(*words)):
+            raise RuntimeError(f"{self.__name__} raised an error: compiled loops cannot say which")
 
     def entry(self, kinds: tuple) -> "Entry":
         """The function for arguments of these kinds: compiled, loaded or known."""
