@@ -54,7 +54,7 @@ class Memory:
             return np.empty(shape, dtype)
         free = self._free.setdefault(size, [])
         block = free.pop() if free else _aligned(size)
-        array = np.frombuffer(block, dtype, count)
+        array = np.frombuffer(block.data, dtype, count)
         # the base of the array and of all its views is a memoryview, which lives as long as one of them
         weakref.finalize(array.base, free.append, block).atexit = False
         return array.reshape(shape)

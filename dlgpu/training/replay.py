@@ -1,7 +1,7 @@
 """Steps that are replayed: run once as written, recorded on the second run, tried on the third, then only replayed."""
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from dlgpu.backend.recorder import Memory, Recording
 from dlgpu.backend.traced import traced
-from dlgpu.data import Batch, Rows, map_structure
+from dlgpu.data import Batch, Rows, leaves, map_structure
 from dlgpu.tensor import wrap
 
 CONSTANT = (int, float, bool, str)
@@ -71,22 +71,12 @@ class Replay:
     @classmethod
     def recorded(cls, step: Any, batch: Batch | Rows, memory: Memory) -> "Replay | None":
         """Run a step and record it; None if it cannot be replayed."""
-        recording = Recording(memory)
-        inputs: list = []
-
-        def fixed(tensor: Any) -> Any:
-            inputs.append(np.array(tensor.array))
-            return wrap(traced(inputs[-1]))
-
-        def prepare() -> None:
-            with recording.paused():
-                step.prepare()
-
-        placed = step.place(batch)
-        with _noted(step), recording.active():
-            step.run(*(map_structure(fixed, part) for part in placed), batch.samples, prepare)
+        placed = tuple(map_structure(lambda t: wrap(np.array(t.array)), part) for part in step.place(batch))
+        recording = record(step, placed, batch.samples, memory, step.prepare)
+        if not recording.replayable:
+            return None
         recording.finish()
-        return cls(recording, inputs) if recording.replayable else None
+        return cls(recording, [tensor.array for tensor in leaves(placed)])
 
     def run(self, step: Any, batch: Batch | Rows) -> bool:
         """The step on another batch; whether the recording can be trusted.
@@ -118,9 +108,22 @@ class Replay:
         except Exception:  # what is wrong with the batch shows in the written step, too
             replayed = []
         before.restore()
-        step.run(*placed, samples, lambda: None)
-        self.tried = before.digests() == replayed
+        again = record(step, placed, samples, self.recording.memory, lambda: None)  # which needs no further memory
+        self.tried = again.replayable and before.digests() == replayed
         return self.tried
+
+
+def record(step: Any, placed: tuple, samples: int, memory: Memory, prepare: Callable) -> Recording:
+    """Run a step on a placed batch as it is written, and note what it does."""
+    recording = Recording(memory)
+
+    def begin() -> None:
+        with recording.paused():
+            prepare()
+
+    with _noted(step), recording.active():
+        step.run(*(map_structure(lambda t: wrap(traced(t.array)), part) for part in placed), samples, begin)
+    return recording
 
 
 class Settings:
@@ -166,10 +169,10 @@ def _set(holder: Any, name: str, array: Any) -> None:
 
 
 class Snapshot:
-    """Copies of all arrays that a step changes, and the states of random generators."""
+    """Copies of all arrays that a step changes, save for gradients, and the states of random generators."""
 
     def __init__(self, step: Any, sources: Iterable = ()):
-        arrays = (_get(*held) for held in step.holders())
+        arrays = (_get(*held) for held in step.holders() if held[1] != "gradients")
         # weights are views of the flat buffer, which is copied once
         roots = {id(r): r for r in (a.base if isinstance(a.base, np.ndarray) else a for a in arrays)}
         self._arrays = [(r, r.copy()) for r in roots.values()]

@@ -8,6 +8,7 @@ import pytest
 
 import dlgpu
 from dlgpu import layers, ops
+from dlgpu.backend.recorder import Memory, kept
 from dlgpu.training.replay import Replay
 
 RNG = np.random.default_rng(0)
@@ -284,3 +285,30 @@ def test_a_steady_step_allocates_no_array(name):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 64 * 50 * 4  # the smallest of the layers' outputs; Python's own objects take 4 kB
+
+
+def test_memory_is_used_again_within_a_step_and_between_trials():
+    model = dlgpu.Sequential([*(layers.Dense(300, activation="tanh") for _ in range(8)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x, y = RNG.standard_normal((64, 300), np.float32), RNG.standard_normal((64, 1), np.float32)
+    fit(model, x, y, batch_size=64, epochs=2)
+    memory = model._step.replays._memory
+    blocks = {size: len(free) for size, free in memory._free.items()}
+    assert blocks[300 * 300 * 4] == 8  # the gradients of all kernels live until the update
+    assert blocks[64 * 300 * 4] < 8 + 8  # outputs live until they are needed, their gradients only for a moment
+    fit(model, x, y, batch_size=64)
+    assert replays(model) == [True]
+    assert {size: len(free) for size, free in memory._free.items()} == blocks
+
+
+def test_arrays_keep_their_memory_as_long_as_a_view_of_them_lives():
+    memory = Memory()
+    array = memory.empty((5, 7), np.float32)
+    view, same = array[1:].T, kept(array)
+    array[...] = 1
+    del array
+    memory.empty((5, 7), np.float32)[...] = 2
+    assert (view == 1).all()
+    del view
+    memory.empty((5, 7), np.float32)[...] = 2
+    assert (same == 2).all()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dlgpu.backend.cpu.jit import inline_jit, jit
-from dlgpu.backend.cpu.threads import spread
+from dlgpu.backend.cpu.threads import alone, as_loop, spread
 from dlgpu.backend.recorder import compiled
 
 GRAIN = 2**17  # values that are worth a thread
@@ -64,9 +64,9 @@ def by_loop(function: Any, args: Any) -> tuple[Callable, Any]:
         loop = LOOPS[function].get(tuple(numbers))
         if loop is not None and all(n or _plain(a, output) for n, a in zip(numbers, inputs)):
             flat = [float(a) if n else a.reshape(-1) for n, a in zip([*numbers, False], [*inputs, output])]
-            if output.size < 2 * GRAIN:
+            if alone(output.size, GRAIN):
                 return loop, [*flat, 0, output.size]
-            return spread, [loop, output.size, GRAIN, *flat]
+            return as_loop(spread, [loop, output.size, GRAIN, *flat])
     return function, args
 
 

@@ -43,10 +43,15 @@ def share(loop: Callable, length: int, grain: int, *args: Any) -> None:
         grain: as many items as are worth a thread: some 10 microseconds of work.
         args: the loop's first arguments.
     """
-    if length < 2 * grain or THREADS < 2:
+    if alone(length, grain):
         call(loop, *args, 0, length)
     else:
         call(spread, loop, length, grain, *args)
+
+
+def alone(length: int, grain: int) -> bool:
+    """Whether it does not pay to wake another thread."""
+    return length < 2 * grain or THREADS < 2
 
 
 def spread(loop: Any, length: int, grain: int, *args: Any) -> None:
@@ -237,9 +242,10 @@ def nap(typing):
     return types.void(), generate
 
 
-def _as_loop(_: Callable, args: Sequence) -> tuple[Callable, list]:
+def as_loop(_: Callable, args: Sequence) -> tuple[Callable, list]:
+    """What a recorded call of `spread` is."""
     loop, length, grain, *rest = args
     return together, _shared(loop, length, grain, rest)
 
 
-compiled[spread] = _as_loop
+compiled[spread] = as_loop
