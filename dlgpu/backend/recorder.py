@@ -56,8 +56,27 @@ class Memory:
         block = free.pop() if free else _aligned(size)
         array = np.frombuffer(block.data, dtype, count)
         # the base of the array and of all its views is a memoryview, which lives as long as one of them
-        weakref.finalize(array.base, free.append, block).atexit = False
+        _leases[id(array.base)] = Lease()
+        weakref.finalize(array.base, _end, id(array.base), free, block).atexit = False
         return array.reshape(shape)
+
+
+class Lease:
+    """An array's right to a block.
+
+    Attributes:
+        uses: how many arrays in recorded calls are on it.
+    """
+
+    uses = 0
+
+
+_leases: dict[int, Lease] = {}
+
+
+def _end(lease: int, free: list, block: np.ndarray) -> None:
+    del _leases[lease]
+    free.append(block)
 
 
 def _aligned(size: int) -> np.ndarray:
@@ -68,13 +87,19 @@ def _aligned(size: int) -> np.ndarray:
 
 def kept(array: np.ndarray) -> np.ndarray:
     """The same values at the same place, without a lease on them: what the recorded call refers to."""
-    root = array
+    return _kept(array)[0]
+
+
+def _kept(array: np.ndarray) -> tuple[np.ndarray, Lease | None]:
+    root: Any = array
     while isinstance(root, np.ndarray) and root.base is not None:
         root = root.base
-    block = root.obj if isinstance(root, memoryview) else None
-    if not isinstance(block, np.ndarray):
-        return array.view(np.ndarray)
-    return np.ndarray(array.shape, array.dtype, block, array.ctypes.data - block.ctypes.data, array.strides)
+    lease = _leases.get(id(root))
+    if lease is None:
+        return array.view(np.ndarray), None
+    lease.uses += 1
+    block = root.obj
+    return np.ndarray(array.shape, array.dtype, block, array.ctypes.data - block.ctypes.data, array.strides), lease
 
 
 class Wide(int):
@@ -112,6 +137,17 @@ def _as_it_is(function: Callable, args: Any) -> tuple[Callable, Any]:
     return function, args
 
 
+def _nothing() -> None:
+    pass
+
+
+def _extent(array: np.ndarray) -> int:
+    """How many bytes after its first value its last one ends; more than any buffer has for negative strides."""
+    if min(array.strides, default=0) < 0:
+        return 1 << 62
+    return sum((n - 1) * step for n, step in zip(array.shape, array.strides)) + array.itemsize if array.size else 0
+
+
 class Recording:
     """The calls of one step.
 
@@ -126,6 +162,7 @@ class Recording:
     def __init__(self, memory: "Memory | None" = None) -> None:
         self.program: list[tuple[Callable, Any]] = []
         self.draws: list[tuple[Callable, tuple]] = []
+        self.leases: list[list[Lease | None]] = []  # of each call's arguments
         self.memory = memory or Memory()
         self.sources: list = []
         self.replayable = True
@@ -158,6 +195,7 @@ class Recording:
 
     def finish(self) -> None:
         """Make one of neighbouring calls whose functions can be joined: they have an attribute `join` for it."""
+        self._write_in_place()
         joined: list[tuple[Callable, Any]] = []
         program = [compiled.get(function, _as_it_is)(function, args) for function, args in self.program]
         for join, calls in itertools.groupby(program, key=lambda noted: getattr(noted[0], "join", None)):
@@ -165,9 +203,35 @@ class Recording:
             joined += found if join is None else [(join(found), ())]
         self.program = joined
 
+    def _write_in_place(self) -> None:
+        """What is made only to be copied somewhere else, as gradients are, is made there."""
+        for copying in [n for n, (function, args) in enumerate(self.program) if function is np.copyto]:
+            args, lease = self.program[copying][1], self.leases[copying][-1]
+            places = [(n, i) for n, leases in enumerate(self.leases) for i, used in enumerate(leases) if used is lease]
+            if lease is None or len(args) != 2 or len(places) != lease.uses or places[-1][0] != copying:
+                continue
+            target, source = args
+            same = target.shape == source.shape and target.dtype == source.dtype
+            if not (same and target.flags.c_contiguous and source.flags.c_contiguous):
+                continue
+            offsets = [self.program[n][1][i].ctypes.data - source.ctypes.data for n, i in places]
+            ends = [offset + _extent(self.program[n][1][i]) for offset, (n, i) in zip(offsets, places)]
+            between = [a for n in range(places[0][0], copying) for a in self.program[n][1] if isinstance(a, np.ndarray)]
+            if min(offsets) < 0 or max(ends) > source.nbytes or any(np.may_share_memory(target, a) for a in between):
+                continue
+            buffer = target.reshape(-1).view(np.uint8)
+            for (n, i), offset in zip(places, offsets):
+                array = self.program[n][1][i]
+                self.program[n][1][i] = np.ndarray(array.shape, array.dtype, buffer, offset, array.strides)
+            self.program[copying] = _nothing, []
+        done = [n for n, (function, _) in enumerate(self.program) if function is not _nothing]
+        self.program = [self.program[n] for n in done]
+
     def add(self, function: Callable, *args: Any) -> None:
         """Note a call."""
-        own: Any = [kept(a) if isinstance(a, np.ndarray) else a for a in args]
+        both = [_kept(a) if isinstance(a, np.ndarray) else (a, None) for a in args]
+        own: Any = [a for a, _ in both]
+        self.leases.append([lease for _, lease in both])
         for place, number in enumerate(args):
             if isinstance(number, Drawn):
                 number.uses.append((own, place))

@@ -179,7 +179,8 @@ def _noted(recording: Recording, function: Callable, args: tuple, kwargs: dict) 
         recording.replayable = False
     found = function(*args, **kwargs)
     if found is None:  # such as copyto, which writes into its arguments
-        recording.add(partial(function, **_map(kept, kwargs)) if kwargs else function, *_map(kept, args))
+        args = tuple(a if isinstance(a, np.ndarray) else _map(kept, a) for a in args)
+        recording.add(partial(function, **_map(kept, kwargs)) if kwargs else function, *args)
         return None
     if isinstance(found, np.ndarray) and any(np.may_share_memory(found, a) for a in before):
         if any(found is o for o in _leaves(kwargs.get("out"))):

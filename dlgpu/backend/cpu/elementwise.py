@@ -60,7 +60,7 @@ def by_loop(function: Any, args: Any) -> tuple[Callable, Any]:
     """np.copyto(output, value) or function(a, b, output) as a loop, if shapes and dtypes are the same."""
     *inputs, output = args[::-1] if function is np.copyto else args
     if _plain(output, output):
-        numbers = [type(a) in (int, float) for a in inputs]
+        numbers = [type(a) in (int, float, output.dtype.type) for a in inputs]
         loop = LOOPS[function].get(tuple(numbers))
         if loop is not None and all(n or _plain(a, output) for n, a in zip(numbers, inputs)):
             flat = [float(a) if n else a.reshape(-1) for n, a in zip([*numbers, False], [*inputs, output])]

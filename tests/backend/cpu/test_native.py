@@ -2,15 +2,16 @@
 
 import subprocess
 import sys
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from dlgpu.backend.cpu.elementwise import LOOPS, by_loop
+from dlgpu.backend.cpu.elementwise import LOOPS, by_loop, fill
 from dlgpu.backend.cpu.jit import jit
 from dlgpu.backend.cpu.native import Joined
-from dlgpu.backend.recorder import Drawn, Recording, Wide, call
+from dlgpu.backend.recorder import Drawn, Recording, Wide, call, empty, kept
 
 
 class Pair(NamedTuple):
@@ -162,3 +163,85 @@ def test_what_no_loop_does_as_numpy_is_left_to_it():
     for args in ([x, x[:1], out], [x.astype("d"), x, out], [x.T, x.T, out.T], [1, 2, out], [x, True, out], [x, x]):
         assert by_loop(np.add, args) == (np.add, args)
     assert by_loop(np.copyto, [out.astype(int), 1])[0] is np.copyto
+
+
+def recorded(steps):
+    """What `steps` records about arrays on a recording's memory and a `target`, and the target."""
+    recording, target = Recording(), np.zeros(6)
+    with recording.active():
+        steps(target)
+    recording.finish()
+    return recording, target
+
+
+def make(value=1.0):
+    made = empty(6, np.float64)
+    call(fill, value, made, 0, 6)
+    return made
+
+
+def test_what_is_made_only_to_be_copied_is_made_there():
+    def steps(target):
+        made = make()
+        call(np.add, made[:3], 2.0, made[:3])
+        call(np.copyto, target, made)
+
+    recording, target = recorded(steps)
+    ((joined, _),) = recording.program
+    assert len(joined.calls) == 2
+    target[...] = 0
+    recording.replay()
+    assert target.tolist() == [3, 3, 3, 1, 1, 1]
+
+
+def used_afterwards(target):
+    made = make()
+    call(np.copyto, target, made)
+    call(np.multiply, target, 2.0, target)
+    call(np.add, target, made, target)
+
+
+def read_before(target):
+    call(fill, 5.0, target, 0, 6)
+    made = make()
+    call(np.add, target, made, made)
+    call(np.copyto, target, made)
+
+
+def part_of_another(target):
+    made = empty(8, np.float64)
+    call(fill, 1.0, made, 0, 8)
+    call(np.add, made[6:], made[:2], made[:2])
+    call(np.copyto, target, made[:6])
+
+
+def turned_around(target):
+    made = make()
+    call(np.multiply, made, np.arange(6.0), made)
+    call(np.copyto, target, made[::-1])
+
+
+def transposed(target):
+    made = empty((6, 6), np.float64)
+    call(np.copyto, made, np.arange(36.0).reshape(6, 6))
+    square = np.zeros((6, 6))
+    call(np.copyto, square, made.T)
+    call(np.copyto, target, square[1])
+
+
+def written_by_keyword(target):
+    made = make()
+    call(partial(np.add, out=kept(made)), np.arange(6.0), 1.0)
+    call(np.copyto, target, made)
+
+
+@pytest.mark.parametrize(
+    "steps", [used_afterwards, read_before, part_of_another, turned_around, transposed, written_by_keyword]
+)
+def test_what_is_needed_elsewhere_is_copied(steps):
+    recording, target = recorded(steps)
+    expected = target.copy()
+    for _ in range(2):
+        target[...] = 0
+        recording.replay()
+        np.testing.assert_array_equal(target, expected)
