@@ -12,7 +12,7 @@ from dlgpu.backend.emulator import compiler
 from dlgpu.errors import DeviceError
 
 EXTRAS = {
-    "cpu": (("numba",), "compiled CPU kernels, to come"),
+    "cpu": (("numba",), "loops compiled for a CPU"),
     "cuda12": (("cupy-cuda12x", "nvmath-python"), "NVIDIA GPUs, CUDA 12"),
     "cuda13": (("cupy-cuda13x", "nvmath-python"), "NVIDIA GPUs, CUDA 13"),
     "plot": (("matplotlib",), "dlgpu train --plot"),

@@ -253,7 +253,7 @@ class Layer(Configurable):
     def sublayers(self) -> "Iterator[Layer]":
         """The layers that this one holds in its attributes, alone or in lists, tuples and dictionaries."""
         for name, value in vars(self).items():
-            if name != "_arguments":
+            if isinstance(value, (Layer, list, tuple, dict)) and name != "_arguments":
                 yield from _layers_in(value)
 
     @property

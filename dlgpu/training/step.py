@@ -39,7 +39,7 @@ class Step:
             self.send = self.device.sender()
         if self.objective is not None:
             self.objective.to(self.device)
-        self.penalized = [w for w in self.model.trainable_weights if w.regularizer is not None]
+            self.penalized = [w for w in self.model.trainable_weights if w.regularizer is not None]
 
     def begin_training(self) -> None:
         """Put the trainable weights into the flat buffer, unless they are there; the optimizer's state is kept."""

@@ -12,6 +12,7 @@ import os
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FunctionType
@@ -20,6 +21,7 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 import numpy as np
+from tqdm import tqdm
 
 from dlgpu.backend.emulator.compiler import cache_folder
 from dlgpu.backend.recorder import Drawn, Wide
@@ -98,11 +100,12 @@ class Loop(InCompiledCode):
             symbol = f"{self.__name__}_{hashlib.sha256(repr((identity(self), kinds)).encode()).hexdigest()[:24]}"
             path = folder() / f"{symbol}.o"
             if not path.exists():
-                module = llvm.parse_assembly(compiler().compiled(self, kinds, symbol))
-                path.parent.mkdir(parents=True, exist_ok=True)
-                part = path.with_suffix(f".{os.getpid()}")
-                part.write_bytes(target_machine().emit_object(module))
-                part.replace(path)
+                with _patience:
+                    module = llvm.parse_assembly(compiler().compiled(self, kinds, symbol))
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    part = path.with_suffix(f".{os.getpid()}")
+                    part.write_bytes(target_machine().emit_object(module))
+                    part.replace(path)
             entry = self._entries[kinds] = Entry(loaded(path.read_bytes(), symbol), packing)
             return entry
 
@@ -247,6 +250,26 @@ def identity(value: Any) -> Any:
 # -- object files
 
 _lock = threading.RLock()
+
+
+class _Patience:
+    """Says once, after two seconds of compilation, what takes so long."""
+
+    spent = 0.0
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: Any) -> None:
+        before, self.spent = self.spent, self.spent + time.perf_counter() - self._began
+        if before < 2 <= self.spent:
+            text = (
+                f"dlgpu compiles its loops for this processor, each when it is first used, and keeps them in {folder()}"
+            )
+            tqdm.write(text, file=sys.stderr)
+
+
+_patience = _Patience()
 
 
 def compiler() -> Any:
