@@ -1,5 +1,6 @@
 """Parameters, and the flat buffer in which a model's trainable ones live side by side."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,6 +80,11 @@ class FlatParameters:
             view[...] = p.array
             p.array = view
             self.value_views.append(view)
+
+    def __deepcopy__(self, memo: dict) -> "FlatParameters":
+        """A copy of a model has buffers of its own, of which its weights are views."""
+        made = memo[id(self)] = FlatParameters(copy.deepcopy(self.parameters, memo))
+        return made
 
     def in_place(self) -> bool:
         """Whether every parameter still lives here, and not in another model's buffer or on another device."""

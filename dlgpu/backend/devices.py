@@ -59,7 +59,8 @@ class Device:
         if self.on_host:
             if type(value) is Traced:  # must stay one
                 return value if dtype is None or value.dtype == dtype else value.astype(dtype)
-            return np.asarray(to_host(value), dtype)
+            made = np.asarray(to_host(value), dtype)
+            return made if made.dtype.isnative else made.astype(made.dtype.newbyteorder("="))
         with self.array_namespace.cuda.Device(self.index):
             return self.array_namespace.asarray(value, dtype)
 

@@ -27,6 +27,12 @@ class Replays:
         self._settings = Settings()
         self.forget()
 
+    def __deepcopy__(self, memo: dict) -> "Replays":
+        """A copy of a model records its own steps, on its own memory."""
+        made = Replays()
+        made.eager = self.eager
+        return made
+
     def forget(self) -> None:
         """Begin anew."""
         self._known: dict[Any, Any] = {}  # layout -> 1 after it came once, then a Replay, or None if it cannot be one
@@ -121,8 +127,10 @@ def record(step: Any, placed: tuple, samples: int, memory: Memory, prepare: Call
         with recording.paused():
             prepare()
 
+    before = step.settings()
     with _noted(step), recording.active():
         step.run(*(map_structure(lambda t: wrap(traced(t.array)), part) for part in placed), samples, begin)
+    recording.replayable &= step.settings().same_as(before)  # a layer that counts in Python
     return recording
 
 

@@ -52,8 +52,12 @@ class Step:
             self.flats = flats
             self.replays.forget()
         self.optimizer.build(flats)
+        self.replays.begin(self.settings())
+
+    def settings(self) -> Settings:
+        """What a recording takes for constant."""
         judges = [*filter(None, self.objective.losses), *self.objective.metrics]
-        self.replays.begin(Settings([*self.model._with_inner(), self.optimizer, *judges]))
+        return Settings([*self.model._with_inner(), self.optimizer, *judges])
 
     def train(self, batch: Batch | Rows) -> None:
         """Forward, loss, backward and update; the loss and metrics join the epoch's sums."""

@@ -1,5 +1,6 @@
 """A step that is replayed gives the bits of one that runs as written, and is recorded anew where it would not."""
 
+import copy
 import tracemalloc
 from itertools import chain
 
@@ -312,3 +313,42 @@ def test_arrays_keep_their_memory_as_long_as_a_view_of_them_lives():
     del view
     memory.empty((5, 7), np.float32)[...] = 2
     assert (same == 2).all()
+
+
+def test_a_layer_that_counts_its_calls_runs_as_written():
+    class Late(layers.Layer):
+        steps = 0
+
+        def call(self, inputs):
+            self.steps += 1
+            return inputs * (1.0 if self.steps < 20 else 3.0)
+
+    model = assert_same_bits(lambda **c: dense_model(Late(), **c), lambda m: fit(m, epochs=12))
+    assert replays(model) == [False, False]
+
+
+def test_a_copy_of_a_trained_model_trains_by_itself():
+    model = dense_model()
+    fit(model)
+    twin = copy.deepcopy(model)
+    before = [w.numpy().copy() for w in model.weights]
+    dlgpu.set_random_seed(2)
+    found = fit(twin)
+    for w, e in zip(model.weights, before):
+        assert w.numpy().tobytes() == e.tobytes()
+    dlgpu.set_random_seed(2)
+    assert fit(model) == found
+
+
+def test_labels_and_indices_of_another_byte_order_mean_the_same():
+    def make(**compiled):
+        model = dlgpu.Sequential([layers.Embedding(9, 4), layers.Flatten(), layers.Dense(3, activation="softmax")])
+        model.compile("sgd", "sparse_categorical_crossentropy", **compiled)
+        return model
+
+    indices, labels = RNG.integers(0, 9, (64, 5)), RNG.integers(0, 3, 64)
+    found = []
+    for kind in "<>":
+        dlgpu.set_random_seed(1)
+        found.append(fit(make(), indices.astype(f"{kind}i4"), labels.astype(f"{kind}i8")))
+    assert found[0] == found[1]

@@ -13,6 +13,7 @@ from numba.np.arrayobj import populate_array
 
 from dlgpu.backend.recorder import Wide
 
+numba.config.DISABLE_JIT = 0  # what runs Python in place of compiled code has no code for us
 WORD = ir.IntType(64)
 FIELDS = object.__basicsize__  # bytes before an array object's data pointer, number of axes, shape and strides
 NUMBERS = {int: types.int64, bool: types.boolean, float: types.float64, type(None): types.none}

@@ -62,7 +62,7 @@ def by_loop(function: Any, args: Any) -> tuple[Callable, Any]:
     if _plain(output, output):
         numbers = [type(a) in (int, float, output.dtype.type) for a in inputs]
         loop = LOOPS[function].get(tuple(numbers))
-        if loop is not None and all(n or _plain(a, output) for n, a in zip(numbers, inputs)):
+        if loop is not None and all(n or (_plain(a, output) and _apart(a, output)) for n, a in zip(numbers, inputs)):
             flat = [float(a) if n else a.reshape(-1) for n, a in zip([*numbers, False], [*inputs, output])]
             if alone(output.size, GRAIN):
                 return loop, [*flat, 0, output.size]
@@ -74,6 +74,11 @@ def _plain(array: Any, like: Any) -> bool:
     if not isinstance(array, np.ndarray) or array.dtype != like.dtype or array.dtype.char not in "fd":
         return False
     return array.shape == like.shape and array.flags.c_contiguous
+
+
+def _apart(array: np.ndarray, output: np.ndarray) -> bool:
+    """Whether no value is overwritten before it is read."""
+    return array.ctypes.data == output.ctypes.data or not np.may_share_memory(array, output)
 
 
 compiled.update(dict.fromkeys(LOOPS, by_loop))

@@ -9,13 +9,15 @@ import ctypes
 import functools
 import hashlib
 import os
+import re
 import struct
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import llvmlite
@@ -97,16 +99,16 @@ class Loop(InCompiledCode):
                 packing = "".join(formats(kinds))
             except KeyError as kind:
                 raise TypeError(f"{self.__name__}: loops take arrays, numbers and None, not {kind}") from None
-            symbol = f"{self.__name__}_{hashlib.sha256(repr((identity(self), kinds)).encode()).hexdigest()[:24]}"
+            digest = hashlib.sha256(repr((identity(self), kinds)).encode()).hexdigest()[:24]
+            symbol = f"{re.sub('[^0-9A-Za-z]', '_', self.__name__)}_{digest}"
             path = folder() / f"{symbol}.o"
-            if not path.exists():
+            code = kept_in(path)
+            if code is None:
                 with _patience:
                     module = llvm.parse_assembly(compiler().compiled(self, kinds, symbol))
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    part = path.with_suffix(f".{os.getpid()}")
-                    part.write_bytes(target_machine().emit_object(module))
-                    part.replace(path)
-            entry = self._entries[kinds] = Entry(loaded(path.read_bytes(), symbol), packing)
+                    code = target_machine().emit_object(module)
+                keep_in(path, code)
+            entry = self._entries[kinds] = Entry(loaded(code, symbol), packing)
             return entry
 
 
@@ -125,6 +127,8 @@ def kinds_and_words(args: Iterable) -> tuple[tuple, list]:
     words: list = []
     for a in args:
         if isinstance(a, np.ndarray):
+            if not a.dtype.isnative:
+                raise TypeError(f"loops take arrays of this machine's byte order, not of {a.dtype.str}")
             kinds.append((a.dtype.char, a.ndim, a.flags.num & BEHAVED))
             words.append(id(a))
         elif a is None:
@@ -175,14 +179,17 @@ class Prepared:
 class Joined:
     """Calls of loops, (loop, args), made natively one after another: see `Recording.finish`."""
 
-    before: Callable = staticmethod(lambda: None)  # what is called first
+    shares: Any = None  # the loop before which `before` is called
+    before: Callable = staticmethod(lambda: None)
 
     def __init__(self, calls: Sequence):
         self.calls = [Prepared(loop, args) for loop, args in calls]
+        self._shared = any(loop is self.shares for loop, _ in calls)
         self._run = Prepared(run, [np.array([(call.address, call.place) for call in self.calls], np.int64)])
 
     def __call__(self) -> None:
-        self.before()
+        if self._shared:
+            self.before()
         self._run()
 
 
@@ -244,12 +251,24 @@ def identity(value: Any) -> Any:
     if not isinstance(value, FunctionType):
         return repr(value)
     inside = [identity(cell.cell_contents) for cell in value.__closure__ or ()]
-    return value.__module__, value.__qualname__, value.__code__.co_firstlineno, value.__code__.co_code, inside
+    code = value.__code__
+    constants = [c for c in code.co_consts if not isinstance(c, CodeType)]
+    place = value.__module__, value.__qualname__, code.co_firstlineno
+    return *place, code.co_code, code.co_names, repr(constants), inside
 
 
 # -- object files
 
 _lock = threading.RLock()
+
+
+def _forked() -> None:
+    global _lock  # which another thread may have held
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class _Patience:
@@ -282,10 +301,30 @@ def compiler() -> Any:
 @functools.cache
 def folder() -> Path:
     """Where object files are kept: for these sources, this processor, and these versions."""
-    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    here = Path(__file__).parent  # and from the references come constants
+    files = [*sorted(here.glob("*.py*")), *sorted(here.with_name("reference").glob("*.py*"))]
+    sources = b"".join(path.read_bytes() for path in files)
     machine = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten(), llvmlite.__version__, np.__version__
     key = sources + repr((*machine, sys.implementation.cache_tag, object.__basicsize__)).encode()
     return cache_folder() / "cpu" / hashlib.sha256(key).hexdigest()[:16]
+
+
+def kept_in(path: Path) -> bytes | None:
+    """What `keep_in` wrote, if all of it is there: LLVM crashes on a part."""
+    with contextlib.suppress(OSError):
+        found = path.read_bytes()
+        if hashlib.sha256(found[32:]).digest() == found[:32]:
+            return found[32:]
+    return None
+
+
+def keep_in(path: Path, code: bytes) -> None:
+    """Write the file at once, if that can be done: without it the loop is compiled in each process."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
+            part.write(hashlib.sha256(code).digest() + code)
+        os.replace(part.name, path)
 
 
 def target_machine() -> Any:

@@ -2,7 +2,7 @@
 
 Each worker has a mail, a row of integers. Its state says what may be written there, and by whom:
 
-    ASLEEP   until Python wakes the worker; then it writes READY
+    ASLEEP   until Python writes WOKEN and wakes the worker, which writes READY
     READY    waiting for work, for a while; whoever replaces this by CLAIMED, at once, may write the other words
     CLAIMED  by who then writes POSTED
     POSTED   the worker runs FUNCTION with BLOCK, counts DONE and writes READY
@@ -23,10 +23,11 @@ from dlgpu.backend.recorder import call, compiled
 
 # NUMBA_NUM_THREADS, or the processors of this process
 _affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-THREADS = int(os.environ.get("NUMBA_NUM_THREADS") or len(_affinity(0)))
+_wanted = os.environ.get("NUMBA_NUM_THREADS", "")
+THREADS = max(1, int(_wanted)) if _wanted.isdecimal() else len(_affinity(0))
 
 STATE, FUNCTION, BLOCK, DONE, WORDS = 0, 1, 2, 3, 8
-ASLEEP, READY, CLAIMED, POSTED = range(4)
+ASLEEP, READY, CLAIMED, POSTED, WOKEN = range(5)
 TURNS = 1 << 13  # of looking whether the state has changed: some 100 to 200 microseconds
 X86, POSIX = platform.machine().lower() in ("x86_64", "amd64"), os.name == "posix"
 
@@ -82,7 +83,7 @@ class Worker(threading.Thread):
 
     def __init__(self, mail: np.ndarray):
         super().__init__(daemon=True, name="dlgpu-worker")
-        self.mail = mail
+        self.mail, self._serve = mail, Prepared(serve, [mail])
         self.wanted = threading.Lock()
         self.wanted.acquire()
         self.start()
@@ -90,11 +91,12 @@ class Worker(threading.Thread):
     def run(self) -> None:
         while True:
             self.wanted.acquire()
-            serve(self.mail)
+            self._serve()
 
     def wake(self) -> None:
         """It will be ready within some 100 microseconds."""
-        if self.mail[STATE] == ASLEEP and self.wanted.locked():
+        if self.mail[STATE] == ASLEEP:
+            self.mail[STATE] = WOKEN
             self.wanted.release()
 
 
@@ -104,18 +106,23 @@ class Crew:
     def __init__(self) -> None:
         self.mails = np.zeros((max(THREADS - 1, 1), WORDS), np.int64)
         self.workers: list[Worker] = []
+        self._most, self._lock = THREADS - 1, threading.Lock()
 
     def wake(self) -> None:
         """Wake all workers that sleep."""
-        if not self.workers:
-            self.workers = [Worker(mail) for mail in self.mails]
-        for worker in self.workers:
-            worker.wake()
+        with self._lock:  # another thread's worker would do the same mail's work again
+            while len(self.workers) < self._most:
+                try:
+                    self.workers.append(Worker(self.mails[len(self.workers)]))
+                except RuntimeError:  # no more threads may be started: what they would do is done by others
+                    self._most = len(self.workers)
+            for worker in self.workers:
+                worker.wake()
 
     def forget(self) -> None:
         """A forked child has none of its parent's threads."""
         self.mails[:] = 0
-        self.workers = []
+        self.workers, self._lock = [], threading.Lock()
 
 
 crew = Crew()
@@ -148,9 +155,10 @@ def serve(mail: Any) -> None:
 @Loop
 def together(mails: Any, parts: Any) -> None:
     """Do all parts, rows of a function, a block and a free word: the first here, the others where a worker is ready."""
+    turn = 0
     for i in range(1, len(parts)):
-        mail, turn = mails[min(i, len(mails)) - 1], 0
-        while turn < TURNS and read(mail, STATE) == ASLEEP:  # Python has just woken it
+        mail = mails[min(i, len(mails)) - 1]
+        while turn < TURNS and read(mail, STATE) == WOKEN:  # Python has just woken it
             turn += 1
             pause()
         parts[i, 2] = -1
@@ -168,6 +176,9 @@ def together(mails: Any, parts: Any) -> None:
                 pause()
             else:
                 nap()
+
+
+Joined.shares = together
 
 
 def _place(builder: Any, context: Any, signature: Any, args: Any) -> Any:

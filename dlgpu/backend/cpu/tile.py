@@ -9,7 +9,7 @@ from llvmlite import ir
 from dlgpu.backend.cpu.native import instructions
 
 _features = llvmlite.binding.get_host_cpu_features()
-_many = bool(_features.get("avx512f")) or "aarch64" in llvmlite.binding.get_process_triple()
+_many = bool(_features.get("avx512f")) or llvmlite.binding.get_process_triple().startswith(("aarch64", "arm64"))
 VECTOR_BYTES = 64 if _features.get("avx512f") else 32 if _features.get("avx") else 16
 ROWS = 14 if _many else 6  # of a tile, at most: with its two columns of vectors they fill the vector registers
 

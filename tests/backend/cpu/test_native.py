@@ -102,6 +102,35 @@ def test_what_was_compiled_once_is_loaded_without_numba(tmp_path, monkeypatch):
     assert (compiled, loaded) == ("True", "False")
 
 
+def test_a_file_that_is_not_whole_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("DLGPU_CACHE_DIR", str(tmp_path))
+    command = [sys.executable, "-c", CODE]
+    first = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for path in tmp_path.rglob("*.o"):
+        path.write_bytes(path.read_bytes()[:-100])
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == first
+
+
+def test_where_nothing_can_be_kept_loops_run_all_the_same(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DLGPU_CACHE_DIR", str(tmp_path / "file"))
+    told = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True).stdout
+    assert told.split()[1] == "True"
+
+
+def test_constants_tell_loops_apart():
+    loops = [jit(eval(f"lambda out: out.fill({n})", {})) for n in (1.0, 2.0)]
+    for loop, n in zip(loops, (1.0, 2.0)):
+        out = np.zeros(2)
+        loop(out)
+        assert out.tolist() == [n, n]
+
+
+def test_another_byte_order_is_refused():
+    with pytest.raises(TypeError, match="byte order, not of >f8"):
+        total_of(np.ones((2, 2), ">f8"), np.zeros(()))
+
+
 @jit
 def add_to(out, n, place):
     out[place] += n
@@ -160,6 +189,8 @@ def test_what_numpy_does_between_loops_has_its_bits(function, dtype, rng):
 
 def test_what_no_loop_does_as_numpy_is_left_to_it():
     x, out = np.ones((4, 3), np.float32), np.ones((4, 3), np.float32)
+    row = np.arange(8.0)
+    assert by_loop(np.add, [row[:-1], row[1:], row[1:]])[0] is np.add  # it would read what it has written
     for args in ([x, x[:1], out], [x.astype("d"), x, out], [x.T, x.T, out.T], [1, 2, out], [x, True, out], [x, x]):
         assert by_loop(np.add, args) == (np.add, args)
     assert by_loop(np.copyto, [out.astype(int), 1])[0] is np.copyto

@@ -1,6 +1,8 @@
 """Work handed over to threads: all of it is done, once, whoever has the threads."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -92,3 +94,33 @@ def test_a_forked_child_has_workers_of_its_own():
         threads.spread(count, 5000, 1, out)
         os._exit(int(not np.array_equal(out, 2 * np.arange(1, 5001))))
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_crew_that_many_call_first_has_one_worker_for_each_mail(many):
+    callers = [threading.Thread(target=many.wake) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert [worker.mail.ctypes.data for worker in many.workers] == [mail.ctypes.data for mail in many.mails]
+
+
+def test_where_no_thread_can_be_started_one_does_it_all(many, monkeypatch):
+    def full(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads.Worker, "start", full)
+    out = np.zeros(5000)
+    for _ in range(2):
+        threads.spread(count, 5000, 1, out)
+    np.testing.assert_array_equal(out, 2 * np.arange(1, 5001))
+    assert not many.workers
+
+
+@pytest.mark.parametrize(("asked", "threads_"), [("3", 3), ("0", 1), ("", None), ("junk", None)])
+def test_the_number_of_threads_is_asked_of_the_environment(asked, threads_):
+    code = "import os; from dlgpu.backend.cpu.threads import THREADS; print(THREADS, len(os.sched_getaffinity(0)))"
+    environment = {**os.environ, "NUMBA_NUM_THREADS": asked}
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    found, processors = map(int, told.stdout.split())
+    assert found == (threads_ or processors)
