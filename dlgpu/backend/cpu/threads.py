@@ -5,9 +5,10 @@ Each worker has a mail, a row of integers. Its state says what may be written th
     ASLEEP   until Python writes WOKEN and wakes the worker, which writes READY
     READY    waiting for work, for a while; whoever replaces this by CLAIMED, at once, may write the other words
     CLAIMED  by who then writes POSTED
-    POSTED   the worker runs FUNCTION with BLOCK, counts DONE and writes READY
+    POSTED   plus DONE, until the worker replaces it by RUNNING, or who wrote it takes it back, having done all else
+    RUNNING  the worker runs FUNCTION with BLOCK, counts DONE and writes READY
 
-Whatever finds no worker READY is done by the thread that has it.
+What finds no worker READY is done by the thread that has it. So nobody waits for a thread that has no processor.
 """
 
 import os
@@ -27,8 +28,9 @@ _wanted = os.environ.get("NUMBA_NUM_THREADS", "")
 THREADS = max(1, int(_wanted)) if _wanted.isdecimal() else len(_affinity(0))
 
 STATE, FUNCTION, BLOCK, DONE, WORDS = 0, 1, 2, 3, 8
-ASLEEP, READY, CLAIMED, POSTED, WOKEN = range(5)
+ASLEEP, READY, CLAIMED, RUNNING, WOKEN, POSTED = range(6)
 TURNS = 1 << 13  # of looking whether the state has changed: some 100 to 200 microseconds
+NAPS = 1 << 9  # of some 100 microseconds each, between looks, before a worker sleeps
 X86, POSIX = platform.machine().lower() in ("x86_64", "amd64"), os.name == "posix"
 
 
@@ -140,16 +142,18 @@ def serve(mail: Any) -> None:
     write(mail, STATE, READY)
     while True:
         state = read(mail, STATE)
-        if state == POSTED:
+        if state >= POSTED and replace(mail, STATE, state, RUNNING):
             invoke(mail[FUNCTION], mail[BLOCK])
             write(mail, DONE, mail[DONE] + 1)
             write(mail, STATE, READY)
             turn = 0
-        elif state == READY:
-            turn += 1
-            if turn > TURNS and replace(mail, STATE, READY, ASLEEP):
-                return
-        pause()
+        turn += 1
+        if turn < TURNS:
+            pause()
+        elif turn < TURNS + NAPS:
+            nap()
+        elif replace(mail, STATE, READY, ASLEEP):
+            return
 
 
 @Loop
@@ -164,9 +168,14 @@ def together(mails: Any, parts: Any) -> None:
         parts[i, 2] = -1
         if i <= len(mails) and replace(mail, STATE, READY, CLAIMED):
             mail[FUNCTION], mail[BLOCK], parts[i, 2] = parts[i, 0], parts[i, 1], mail[DONE]
-            write(mail, STATE, POSTED)
+            write(mail, STATE, POSTED + parts[i, 2])
     for i in range(len(parts)):
         if i == 0 or parts[i, 2] < 0:
+            invoke(parts[i, 0], parts[i, 1])
+    for i in range(1, len(parts)):
+        if parts[i, 2] >= 0 and replace(mails[i - 1], STATE, POSTED + parts[i, 2], CLAIMED):
+            write(mails[i - 1], DONE, parts[i, 2] + 1)
+            write(mails[i - 1], STATE, READY)
             invoke(parts[i, 0], parts[i, 1])
     for i in range(1, len(parts)):
         turn = 0
