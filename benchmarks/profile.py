@@ -3,10 +3,11 @@
     python -m benchmarks profile lstm
     python -m benchmarks profile cnn --epochs 50 --all
 
-A call's time is the median over the steps of that many epochs of `fit`; that of the clock is taken off. What is outside
-of calls is the rest of the time of these epochs: the loop over epochs and batches, the choice of the rows, callbacks,
-the optimizer's host part, and the list of calls itself; the part that comes once an epoch is told apart by fits of one
-epoch and of several. "reference" marks a kernel that has no compiled version, or an array function outside of kernels.
+Loops that are joined to one native call are called one by one here. A call's time is the median over the steps of that
+many epochs of `fit`; that of the clock is taken off. What is outside of calls is the rest of the time of these epochs:
+the loop over epochs and batches, the choice of the rows, callbacks, the optimizer's host part, and the list of calls
+itself; the part that comes once an epoch is told apart by fits of one epoch and of several. "reference" marks a kernel
+that has no compiled version, or an array function outside of kernels.
 """
 
 import argparse
@@ -39,6 +40,23 @@ def name(function: Callable, args: Any) -> str:
     if own in ("share", "_again", "_do") and len(args) and callable(args[0]):
         return f"{'reference' if own != 'share' else 'share'}: {name(args[0], ())}"
     return own
+
+
+def parts(function: Any, args: Any) -> list[tuple[Callable, Any]]:
+    """The calls of which a recorded one consists."""
+    inside = getattr(function, "calls", None)
+    return [(function, args)] if inside is None else [(function.before, ()), *((call, ()) for call in inside)]
+
+
+def about(function: Any, args: Any) -> tuple[str, str]:
+    """The name and the arrays of a recorded call; of work that threads share, of one part."""
+    many = getattr(next(reversed(getattr(function, "args", ())), None), "parts", None)
+    if many:
+        function = many[0]
+    if hasattr(function, "loop"):
+        called = f"{function.loop.__name__}, {len(many)} parts" if many else function.loop.__name__
+        return called, shapes(function.args)
+    return name(function, args), shapes(args)
 
 
 def shapes(args: Any) -> str:
@@ -85,8 +103,9 @@ def profile(program: str, epochs: int) -> Profile:
         several * seconds(fit, 1) - seconds(fit, several) for _ in range(max(3, epochs // several))
     )
     calls = replays[0].recording.program
+    calls[:] = [part for function, args in calls for part in parts(function, args)]
     times: list[list[int]] = [[] for _ in calls]
-    rows = [(name(f, args), shapes(args)) for f, args in calls]
+    rows = [about(f, args) for f, args in calls]
     for i, (function, args) in enumerate(calls):
         calls[i] = timed(function, times[i]), args
     clock, watching = cost_of_watching()

@@ -253,7 +253,9 @@ class Layer(Configurable):
     def sublayers(self) -> "Iterator[Layer]":
         """The layers that this one holds in its attributes, alone or in lists, tuples and dictionaries."""
         for name, value in vars(self).items():
-            if isinstance(value, (Layer, list, tuple, dict)) and name != "_arguments":
+            if isinstance(value, Layer):
+                yield value
+            elif isinstance(value, (list, tuple, dict)) and name not in ("_arguments", "_weights"):
                 yield from _layers_in(value)
 
     @property
@@ -381,14 +383,11 @@ def unique_name(base: str) -> str:
     return name
 
 
-def _layers_in(value: Any) -> Iterator[Layer]:
-    if isinstance(value, Layer):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _layers_in(item)
-    elif isinstance(value, dict):
-        for item in value.values():
+def _layers_in(items: Any) -> Iterator[Layer]:
+    for item in items.values() if isinstance(items, dict) else items:
+        if isinstance(item, Layer):
+            yield item
+        elif isinstance(item, (list, tuple, dict)):
             yield from _layers_in(item)
 
 

@@ -150,7 +150,7 @@ class Prepared:
     def __init__(self, loop: Loop, args: Sequence):
         kinds, words = kinds_and_words(args)
         entry = loop.entry(kinds)
-        self._args = args  # the block has their addresses
+        self.loop, self.args = loop, args  # the block has the addresses of arrays
         self._block = np.frombuffer(bytearray(entry.pack(*words)), np.uint64)
         self._function = entry.function
         self.address, self.place = entry.address, self._block.ctypes.data
