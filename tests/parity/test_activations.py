@@ -98,6 +98,7 @@ def test_every_name_of_keras_is_known_and_means_the_same():
     ids=lambda layer: type(layer).__name__,
 )
 def test_layer_is_keras_layer_with_its_weights(ours, theirs):
+    keras.utils.set_random_seed(0)  # its weights are random, and some make logits of which float32 keeps few digits
     theirs.build(X.shape)
     ours(X)
     assert [w.name for w in ours.weights] == [w.name for w in theirs.weights]
@@ -105,4 +106,4 @@ def test_layer_is_keras_layer_with_its_weights(ours, theirs):
     agree(ours, theirs)
     for mine, other in zip(ours.trainable_weights, theirs.trainable_weights):
         expected = other.value.grad.numpy()
-        np.testing.assert_allclose(mine.grad.numpy(), expected, rtol=1e-5, atol=4e-6 * abs(expected).max())
+        np.testing.assert_allclose(mine.grad.numpy(), expected, rtol=1e-5, atol=1e-6 * abs(expected).max())
