@@ -1,6 +1,5 @@
 """Exceptions of dlgpu's own, and the words that all error messages share."""
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -17,8 +16,10 @@ def unknown_name(kind: str, name: object, known: Iterable[str], spellings: Itera
         known: the names to list.
         spellings: all names that would have been understood, if there are more.
     """
+    from difflib import get_close_matches  # only where something went wrong
+
     known = sorted(known)
     lower = {spelling.lower(): spelling for spelling in (*known, *spellings)}
-    near = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
+    near = get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
     hint = f" Did you mean {lower[near[0]]!r}?" if near else ""
     return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known)}."

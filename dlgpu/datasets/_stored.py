@@ -1,6 +1,7 @@
 """What the data sets share: the file beside the code, and the split of the labelled ones."""
 
-from importlib.resources import as_file, files
+from io import BytesIO
+from pkgutil import get_data
 
 import numpy as np
 
@@ -13,8 +14,8 @@ def read(name: str) -> dict[str, np.ndarray]:
     Returns:
         dict of array name to array, with the shapes and dtypes that README.md lists.
     """
-    # as_file, because a package inside a zip has no path to give to numpy.
-    with as_file(files(__package__) / f"{name}.npz") as path, np.load(path) as stored:
+    # get_data, because a package inside a zip has no path to give to numpy
+    with np.load(BytesIO(get_data(__package__, f"{name}.npz") or b"")) as stored:
         return {key: stored[key] for key in stored.files}
 
 

@@ -1,7 +1,6 @@
 """Files: written whole or not at all, and read without running anything that is in them."""
 
 import os
-import secrets
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,7 +24,7 @@ def atomic_write(path: Any) -> Iterator[BinaryIO]:
     """
     target = os.path.realpath(path)  # a link keeps pointing to the file
     folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(4)}")
+    temporary = os.path.join(folder, f".{name[:200]}.{os.urandom(4).hex()}")
     file = open(temporary, "xb")  # noqa: SIM115, closed before it is renamed
     try:
         with file:

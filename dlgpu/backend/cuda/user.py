@@ -4,7 +4,6 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from dlgpu.backend.cuda.source import Source
 from dlgpu.errors import unknown_name
 
 
@@ -20,6 +19,8 @@ class CudaKernel:
     """
 
     def __init__(self, source: str, name: "str | None" = None, dtype: Any = None):
+        from dlgpu.backend.cuda.source import Source  # with the compilers, which `import dlgpu` need not wait for
+
         self._source = Source(source, f"{name or 'kernel'}.cu")
         known = list(self._source.kernels)
         if name is None and len(known) == 1:
