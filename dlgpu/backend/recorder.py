@@ -41,10 +41,13 @@ def active() -> "Recording | None":
 
 
 class Memory:
-    """Blocks for arrays. One is used again as soon as nobody refers to its array any more: at each replay alike."""
+    """Blocks for arrays. One is used again as soon as nobody refers to its array any more: at each replay alike.
+
+    Of free blocks only those are kept that a recorded call refers to.
+    """
 
     def __init__(self) -> None:
-        self._free: dict[int, list[np.ndarray]] = {}
+        self._free: dict[int, list[weakref.ref[np.ndarray]]] = {}
 
     def empty(self, shape: Any, dtype: Any) -> np.ndarray:
         """An array of undefined values."""
@@ -53,8 +56,13 @@ class Memory:
         if not size:
             return np.empty(shape, dtype)
         free = self._free.setdefault(size, [])
-        block = free.pop() if free else _aligned(size)
-        array = np.frombuffer(block.data, dtype, count)
+        block = None
+        while free and block is None:
+            block = free.pop()()
+        if block is None:
+            block = np.empty(size + ALIGNMENT, np.uint8)
+        start = -block.ctypes.data % ALIGNMENT
+        array = np.frombuffer(block[start : start + size].data, dtype, count)
         # the base of the array and of all its views is a memoryview, which lives as long as one of them
         _leases[id(array.base)] = Lease()
         weakref.finalize(array.base, _end, id(array.base), free, block).atexit = False
@@ -74,15 +82,9 @@ class Lease:
 _leases: dict[int, Lease] = {}
 
 
-def _end(lease: int, free: list, block: np.ndarray) -> None:
+def _end(lease: int, free: "list[weakref.ref[np.ndarray]]", block: np.ndarray) -> None:
     del _leases[lease]
-    free.append(block)
-
-
-def _aligned(size: int) -> np.ndarray:
-    raw = np.empty(size + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + size]
+    free.append(weakref.ref(block))
 
 
 def kept(array: np.ndarray) -> np.ndarray:

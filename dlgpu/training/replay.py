@@ -12,6 +12,7 @@ from dlgpu.backend.traced import traced
 from dlgpu.data import Batch, Rows, leaves, map_structure
 from dlgpu.tensor import wrap
 
+PIECE = 1 << 18  # bytes
 CONSTANT = (int, float, bool, str)
 
 
@@ -183,19 +184,25 @@ class Snapshot:
         arrays = (_get(*held) for held in step.holders() if held[1] != "gradients")
         # weights are views of the flat buffer, which is copied once
         roots = {id(r): r for r in (a.base if isinstance(a.base, np.ndarray) else a for a in arrays)}
-        self._arrays = [(r, r.copy()) for r in roots.values()]
+        self._arrays = [piece for root in roots.values() for piece in _pieces(root)]
+        self._copies = [array.copy() for array in self._arrays]
         self._sources = [(s, s.state) for s in sources]
 
     def restore(self) -> None:
-        """Put the values back."""
-        for array, copy in self._arrays:
-            array[...] = copy
+        """Put the values back, once: each copy's memory is free again."""
+        for array in reversed(self._arrays):
+            array[...] = self._copies.pop()
         for source, state in self._sources:
             source.state = state
 
     def digests(self) -> list:
         """What tells the present values of these arrays and sources from others."""
-        return [digest(a) for a, _ in self._arrays] + [s.state for s, _ in self._sources]
+        return [digest(a) for a in self._arrays] + [s.state for s, _ in self._sources]
+
+
+def _pieces(array: np.ndarray) -> list:
+    """Parts of a large array: copies of them find room in memory that the process has, but that lies in pieces."""
+    return np.array_split(array, 1 + array.nbytes // PIECE) if array.ndim else [array]
 
 
 def digest(array: np.ndarray) -> int:
