@@ -169,8 +169,12 @@ class StreamData:
     batches: Callable = __iter__
 
 
-def _layout(fields: Any) -> tuple:
-    return tuple(str(map_structure(lambda a: (a.shape[1:], a.dtype.str), field)) for field in fields)
+def _layout(value: Any) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        return tuple((key, _layout(v)) for key, v in value.items())
+    return tuple(map(_layout, value)) if isinstance(value, (list, tuple)) else (value.shape[1:], value.dtype.str)
 
 
 def as_arrays(value: Any, name: str) -> Any:

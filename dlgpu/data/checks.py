@@ -35,12 +35,11 @@ def as_array(value: Any, name: str) -> Any:
 
 def check_lengths(**structures: Any) -> int:
     """The number of samples, which must be the same in all arrays and not 0."""
-    lengths = {name: [len(a) for a in leaves(value)] for name, value in structures.items() if leaves(value)}
-    first_name, (first, *_) = next(iter(lengths.items()))
-    for name, found in lengths.items():
-        for n in found:
-            if n != first:
-                raise ValueError(f"{first_name} has {first} samples, but {name} has {n}: expected one for each sample")
+    lengths = [(name, len(a)) for name, value in structures.items() for a in leaves(value)]
+    first_name, first = lengths[0]
+    for name, n in lengths:
+        if n != first:
+            raise ValueError(f"{first_name} has {first} samples, but {name} has {n}: expected one for each sample")
     if first == 0:
         raise ValueError(f"{first_name} is empty: expected at least one sample")
     return first
