@@ -16,6 +16,7 @@ from dlgpu.backend.reference import linear as reference
 GRAIN = 1 << 22  # multiplications that are worth a thread
 DEPTH = 256  # terms of the sums that are taken together, and ...
 PANELS = 8  # ... panels of columns: what a core's cache holds
+PAGE = 4096  # bytes: rows so far apart take each other's place in the nearest cache
 CHUNK = 4096  # sums that stay in a core's nearest cache
 
 
@@ -40,12 +41,13 @@ def product(a, b, bias=None, least=-np.inf):
     panels, tiles = -(-width // wide), -(-rows // ROWS)
     lanes = min(THREADS, max(panels, tiles), 1 + rows * width * inner // GRAIN)
     strip, starts = ROWS * wide, wide * (1 if bias is None else rows if swapped else panels)
+    apart = ROWS * (min(inner, DEPTH) + wide) if one[2] == 1 and one[1] * dtype.itemsize % PAGE == 0 else 0
     laid = min(inner, DEPTH) * (1 if many[2] == 1 else min(panels, PANELS)) + wide // 2  # rows, and a square's
-    scratch = empty((lanes, strip + starts + laid * wide), dtype)
+    scratch = empty((lanes, strip + starts + apart + laid * wide), dtype)
     bias = out[0, :0] if bias is None else contiguous(bias)
     share(
         _products, lanes, 1, *one, *many, bias, out.reshape(-1), swapped, rows, width, inner,
-        strip + starts, dtype.type(least), scratch,
+        strip + starts, apart, dtype.type(least), scratch,
     )  # fmt: skip
     return out
 
@@ -146,7 +148,8 @@ def _one_row(s, v, step, column, out, low, high, inner):
 
 @jit
 def _products(
-    s, s_row, s_step, v, v_step, v_column, bias, out, swapped, rows, width, inner, at_laid, least, scratch, lane, end,
+    s, s_row, s_step, v, v_step, v_column, bias, out, swapped, rows, width, inner, at_rows, apart, least, scratch, lane,
+    end,
 ):  # fmt: skip
     """A lane is what one thread does: some of the rows, or of the columns.
 
@@ -169,7 +172,8 @@ def _products(
         return
     scratch = scratch[lane]
     at_start = ROWS * wide
-    scratch[at_start:at_laid] = 0
+    scratch[at_start:at_rows] = 0
+    at_laid = at_rows + apart
     start_row, start_column = 0, 0
     if len(bias) and swapped:
         start_row = wide
@@ -194,6 +198,10 @@ def _products(
             for t in range(first_tile, last_tile):
                 r = t * rows // tiles
                 tall = (t + 1) * rows // tiles - r
+                at_s, row_s = r * s_row + k * s_step, s_row
+                if apart:
+                    _move(scratch[at_rows:], s, at_s, s_row, 1, tall, depth, depth + wide, True)
+                    at_s, row_s = at_rows, depth + wide
                 for p in range(panel, beyond):
                     count, at = min(wide, width - p * wide), r * out_row + p * wide * out_column
                     first, in_panel, whole = block == 0, p >= laid_panel, count == wide and out_column == 1
@@ -204,7 +212,7 @@ def _products(
                         out if whole and not first else scratch,
                         at_start + r * start_row + p * wide * start_column if first else at if whole else 0,
                         start_row if first else out_row if whole else wide,
-                        s, r * s_row + k * s_step, s_row, s_step, None, 1, depth, scratch if in_panel else v,
+                        scratch if apart else s, at_s, row_s, s_step, None, 1, depth, scratch if in_panel else v,
                         at_laid + (p - laid_panel) * depth * wide if in_panel else k * v_step + p * wide,
                         wide if in_panel else v_step, least if block == blocks - 1 else -np.inf,
                     )  # fmt: skip

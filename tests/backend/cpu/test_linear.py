@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dlgpu.backend.cpu import linear, threads
-from dlgpu.backend.cpu.linear import DEPTH, PANELS, product
+from dlgpu.backend.cpu.linear import DEPTH, PAGE, PANELS, product
 from dlgpu.backend.cpu.tile import ROWS, columns
 from tests.backend.cpu.agree import agree
 
@@ -28,7 +28,7 @@ def check(rng, rows, inner, width, first="C", second="C", dtype="f"):
 @pytest.mark.parametrize(
     "orders", [("C", "C"), ("C", "F"), ("F", "C"), ("F", "F"), ("part", "backwards")], ids="-".join
 )
-@pytest.mark.parametrize("inner", [0, 1, 7, 33, 2 * DEPTH + 1])
+@pytest.mark.parametrize("inner", [0, 1, 7, 33, 2 * DEPTH + 1, PAGE // 4])
 @pytest.mark.parametrize("width", [0, 1, 10, WIDE // 2, WIDE + 17, 4 * WIDE, 9 * WIDE + 1])
 def test_depths_and_widths(inner, width, orders, rng):
     for rows in (1, 4 * ROWS + 1):
