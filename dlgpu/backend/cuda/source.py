@@ -16,7 +16,7 @@ from dlgpu.backend.emulator import compiler, launcher
 from dlgpu.backend.emulator.compiler import KernelError
 from dlgpu.errors import unknown_name
 
-# An installed package has the sources beside it as dlgpu.kernels; a plain checkout in kernels/ beside dlgpu/.
+# An installed package has the sources inside it; a checkout has them in kernels/ beside dlgpu/.
 _PACKAGE = Path(__file__).parents[2]
 FOLDER = _PACKAGE / "kernels" if (_PACKAGE / "kernels").is_dir() else _PACKAGE.parent / "kernels"
 

@@ -1,1 +1,0 @@
-"""The CUDA C++ sources of dlgpu, one file per domain; installed as the package `dlgpu.kernels`."""
