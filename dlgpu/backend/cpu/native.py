@@ -189,11 +189,6 @@ class _Halves:
         self._block[place : place + 2] = number & (2**64 - 1), number >> 64
 
 
-def _run(table):
-    for i in range(len(table)):
-        invoke(table[i, 0], table[i, 1])
-
-
 @instructions
 def invoke(typing, address, block):
     """Call the function at an address with the block at another."""
@@ -211,7 +206,13 @@ def invoke(typing, address, block):
     return types.void(address, block), generate
 
 
-run = Loop(_run)
+@Loop
+def run(table):
+    """Call all functions of a table, (calls, 2) of their addresses and those of their blocks, in order."""
+    for i in range(len(table)):
+        invoke(table[i, 0], table[i, 1])
+
+
 Loop.join = Joined
 
 
