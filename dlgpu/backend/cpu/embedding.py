@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from dlgpu.backend.cpu.arrays import by_reference, contiguous
+from dlgpu.backend.cpu.arrays import by_reference, compiled_or_integer, contiguous
 from dlgpu.backend.cpu.jit import jit
-from dlgpu.backend.cpu.threads import spread
+from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import embedding as reference
 
@@ -13,42 +13,41 @@ GRAIN = 2**17  # values that are worth a thread
 
 @reference.gather.on("cpu")
 def gather(table, indices):
-    if not _moves(table):
+    if not compiled_or_integer(table):
         return by_reference(reference.gather, table, indices)
+    table, indices = contiguous(table), contiguous(indices)
     output = empty((len(indices), table.shape[1]), table.dtype)
-    call(_gather, contiguous(table), contiguous(indices), output)
+    _check(indices, len(table))
+    share(_gather_rows, len(indices), _grain(table.shape[1]), table, indices, output)
     return output
 
 
 @reference.scatter_add.on("cpu")
 def scatter_add(values, indices, rows):
-    if not _moves(values):
+    if not compiled_or_integer(values):
         return by_reference(reference.scatter_add, values, indices, rows)
+    values, indices = contiguous(values), contiguous(indices)
     output = empty((rows, values.shape[1]), values.dtype)
-    call(_scatter_add, contiguous(values), contiguous(indices), output)
+    _check(indices, rows)
+    share(_scatter_add_rows, rows, _grain(values.shape[1]), values, indices, output)
     return output
 
 
-def _moves(array):
-    """Whether loops are compiled for this dtype."""
-    return array.dtype.char in "fd" or array.dtype.kind in "iu"
-
-
-def _gather(table, indices, output):
-    _check(indices, len(table))
-    spread(_gather_rows, len(indices), GRAIN // max(table.shape[1], 1) + 1, table, indices, output)
-
-
-def _scatter_add(values, indices, output):
-    _check(indices, len(output))
-    spread(_scatter_add_rows, len(output), GRAIN // max(output.shape[1], 1) + 1, values, indices, output)
-
-
 def _check(indices, rows):
-    found = np.zeros((), bool)
-    _out_of_range(indices, rows, found)
+    """Raise an error, at each replay, too, if an index is out of range."""
+    found = empty((), np.bool_)
+    call(_out_of_range, indices, rows, found)
+    call(_raise, found, indices, rows)
+
+
+def _raise(found, indices, rows):
     if found:
         reference.check(indices, rows)
+
+
+def _grain(features):
+    """How many rows are worth a thread."""
+    return GRAIN // max(features, 1) + 1
 
 
 @jit
