@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dlgpu.backend import windows
-from dlgpu.backend.cpu import activation, convolution  # noqa: F401
+from dlgpu.backend.cpu import convolution
 from dlgpu.backend.cpu.tile import ROWS
 from dlgpu.backend.dispatch import registry
 from tests.backend.cpu.agree import agree
