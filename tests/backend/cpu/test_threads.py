@@ -31,6 +31,15 @@ def many(monkeypatch):
     return crew
 
 
+def at_once(work, times):
+    """Call work(0), work(1), ... in as many threads of Python."""
+    callers = [threading.Thread(target=work, args=(n,)) for n in range(times)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+
+
 @pytest.mark.parametrize("length", [0, 1, 2, 63, 64, 257, 1000, 100_003])
 @pytest.mark.parametrize("grain", [1, 64, 1000])
 def test_every_item_is_worked_on_once(length, grain, many):
@@ -77,11 +86,8 @@ def test_threads_of_python_share_the_workers(many):
             threads.spread(count, 5000, 1, out)
         found[name] = out
 
-    callers = [threading.Thread(target=work, args=(name,)) for name in range(4)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
+    at_once(work, 4)
+    assert len(found) == 4
     for out in found.values():
         np.testing.assert_array_equal(out, 200 * np.arange(1, 5001))
 
@@ -97,11 +103,7 @@ def test_a_forked_child_has_workers_of_its_own():
 
 
 def test_a_crew_that_many_call_first_has_one_worker_for_each_mail(many):
-    callers = [threading.Thread(target=many.wake) for _ in range(8)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
+    at_once(lambda _: many.wake(), 8)
     assert [worker.mail.ctypes.data for worker in many.workers] == [mail.ctypes.data for mail in many.mails]
 
 
