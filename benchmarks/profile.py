@@ -43,7 +43,7 @@ def name(function: Callable, args: Any) -> str:
 def parts(function: Any, args: Any) -> list[tuple[Callable, Any]]:
     """The calls of which a recorded one consists."""
     inside = getattr(function, "calls", None)
-    return [(function, args)] if inside is None else [(function.before, ()), *((call, ()) for call in inside)]
+    return [(function, args)] if inside is None else [(function.wake, ()), *((call, ()) for call in inside)]
 
 
 def about(function: Any, args: Any) -> tuple[str, str]:

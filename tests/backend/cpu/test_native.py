@@ -10,7 +10,7 @@ import pytest
 
 from dlgpu.backend.cpu.elementwise import LOOPS, by_loop, fill
 from dlgpu.backend.cpu.jit import jit
-from dlgpu.backend.cpu.native import Joined
+from dlgpu.backend.cpu.threads import Joined
 from dlgpu.backend.recorder import Drawn, Recording, Wide, call, empty, kept
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from dlgpu.backend.cpu import threads
 from dlgpu.backend.cpu.jit import jit
-from dlgpu.backend.cpu.native import Joined
+from dlgpu.backend.cpu.threads import Joined
 from dlgpu.backend.recorder import Recording
 
 
@@ -25,10 +25,9 @@ def count(out, start, stop):
 def many(monkeypatch):
     """Four threads, however many processors there are."""
     monkeypatch.setattr(threads, "THREADS", 4)
-    crew = threads.Crew()
-    monkeypatch.setattr(threads, "crew", crew)
-    monkeypatch.setattr(Joined, "before", crew.wake)
-    return crew
+    pool = threads.ThreadPool()
+    monkeypatch.setattr(threads, "pool", pool)
+    return pool
 
 
 def at_once(work, times):
@@ -53,10 +52,10 @@ def test_every_item_is_worked_on_once(length, grain, many):
 def test_workers_take_part_and_sleep_when_nothing_comes(many):
     out = np.zeros(1 << 20)
     deadline = time.monotonic() + 30
-    while not many.mails[:, threads.DONE].all():
+    while not many.mailboxes[:, threads.DONE].all():
         threads.spread(count, out.size, 1, out)
         assert time.monotonic() < deadline
-    while (many.mails[:, threads.STATE] != threads.ASLEEP).any():
+    while (many.mailboxes[:, threads.STATE] != threads.ASLEEP).any():
         time.sleep(0.001)
         assert time.monotonic() < deadline
     before = out.copy()
@@ -102,9 +101,11 @@ def test_a_forked_child_has_workers_of_its_own():
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_a_crew_that_many_call_first_has_one_worker_for_each_mail(many):
+def test_a_pool_that_many_call_first_has_one_worker_for_each_mailbox(many):
     at_once(lambda _: many.wake(), 8)
-    assert [worker.mail.ctypes.data for worker in many.workers] == [mail.ctypes.data for mail in many.mails]
+    assert [worker.mailbox.ctypes.data for worker in many.workers] == [
+        mailbox.ctypes.data for mailbox in many.mailboxes
+    ]
 
 
 def test_where_no_thread_can_be_started_one_does_it_all(many, monkeypatch):
