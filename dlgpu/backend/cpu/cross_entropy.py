@@ -93,6 +93,9 @@ def _binary_loss(p, t):
     return total
 
 
+# Loops over rows, of arrays as in softmax.py; totals are (rows,).
+
+
 @jit
 def _categorical_cross_entropy(probabilities, labels, loss, totals, quotients, start, stop):
     for i in range(start, stop):

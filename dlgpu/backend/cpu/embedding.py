@@ -52,6 +52,7 @@ def _grain(features):
 
 @jit
 def _out_of_range(indices, rows, output):
+    """output[()] = whether one of (n,) indices is not in [0, rows)"""
     found = False
     for i in range(indices.size):
         found |= (indices[i] < 0) | (indices[i] >= rows)
@@ -60,6 +61,7 @@ def _out_of_range(indices, rows, output):
 
 @jit
 def _gather_rows(table, indices, output, start, stop):
+    """output[i] = table[indices[i]]"""
     for i in range(start, stop):
         source, target = table[indices[i]], output[i]
         for j in range(target.size):
@@ -68,7 +70,7 @@ def _gather_rows(table, indices, output, start, stop):
 
 @jit
 def _scatter_add_rows(values, indices, output, start, stop):
-    """The rows from start to stop."""
+    """output[indices[i]] += values[i] in ascending order of i, into zeros; the rows from start to stop of output."""
     output[start:stop] = 0
     for i in range(indices.size):
         row = indices[i]

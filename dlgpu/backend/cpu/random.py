@@ -145,6 +145,7 @@ def _of_draws(kind):
 
 @strict_jit
 def _drop(x, output, seed, counter, limit, scale, start, stop):
+    """output = x * scale, or x * 0 where the word is below limit, all (size,); in blocks of four words."""
     values, results, nothing = x[4 * start : 4 * stop], output[4 * start : 4 * stop], type(scale)(0)
     whole = values.size // 4
     for block in range(whole):

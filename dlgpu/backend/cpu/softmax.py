@@ -148,6 +148,10 @@ def _dense_loss(row, weights, peak, logarithm):
     return total
 
 
+# Loops over the rows from start to stop of arrays (rows, columns); losses, their gradients, and labels that are numbers
+# of columns are (rows,). "Dense" labels are (rows, columns), a weight for each.
+
+
 @jit
 def _softmax(x, output, start, stop):
     for i in range(start, stop):

@@ -113,7 +113,8 @@ def clip_value(gradients, limit):
         call(np.clip, gradients, -limit, limit, gradients)
 
 
-# In each loop the numbers that concern all elements are rounded to the buffer's dtype first.
+# Buffers are (size,), scalars (1 + k,) float64 as in the references. In each loop the numbers that concern all elements
+# are rounded to the buffer's dtype first.
 
 
 @inline_jit
