@@ -34,41 +34,38 @@ def sgd_step(values, gradients, velocity, scalars, decay, momentum, nesterov):
 @reference.rmsprop_step.on("cpu")
 def rmsprop_step(values, gradients, square, mean, velocity, scalars, decay, rho, momentum, epsilon):
     buffers, numbers = (values, gradients, square, mean, velocity), (decay, rho, momentum, epsilon)
-    if not compiled(values):
-        return by_reference(reference.rmsprop_step, *buffers, scalars, *numbers)
-    share(_rmsprop, len(values), GRAIN, *buffers, scalars, *numbers)
+    return _step(reference.rmsprop_step, _rmsprop, buffers, scalars, *numbers)
 
 
 @reference.adagrad_step.on("cpu")
 def adagrad_step(values, gradients, total, scalars, decay, epsilon):
-    if not compiled(values):
-        return by_reference(reference.adagrad_step, values, gradients, total, scalars, decay, epsilon)
-    share(_adagrad, len(values), GRAIN, values, gradients, total, scalars, decay, epsilon)
+    return _step(reference.adagrad_step, _adagrad, (values, gradients, total), scalars, decay, epsilon)
 
 
 @reference.adam_step.on("cpu")
 def adam_step(values, gradients, mean, square, peak, scalars, decay, beta_1, beta_2, epsilon):
     buffers, numbers = (values, gradients, mean, square, peak), (decay, beta_1, beta_2, epsilon)
-    if not compiled(values):
-        return by_reference(reference.adam_step, *buffers, scalars, *numbers)
-    share(_adam, len(values), GRAIN, *buffers, scalars, *numbers)
-    call(_count, scalars)
+    return _step(reference.adam_step, _adam, buffers, scalars, *numbers, count=(_count, scalars))
 
 
 @reference.nadam_step.on("cpu")
 def nadam_step(values, gradients, mean, square, scalars, decay, beta_1, beta_2, epsilon):
     buffers, numbers = (values, gradients, mean, square), (decay, beta_1, beta_2, epsilon)
-    if not compiled(values):
-        return by_reference(reference.nadam_step, *buffers, scalars, *numbers)
-    share(_nadam, len(values), GRAIN, *buffers, scalars, *numbers)
-    call(_count_nadam, scalars, beta_1)
+    return _step(reference.nadam_step, _nadam, buffers, scalars, *numbers, count=(_count_nadam, scalars, beta_1))
 
 
 @reference.decay_weights.on("cpu")
 def decay_weights(values, scalars, decay):
-    if not compiled(values):
-        return by_reference(reference.decay_weights, values, scalars, decay)
-    share(_decay_weights, len(values), GRAIN, values, scalars, decay)
+    return _step(reference.decay_weights, _decay_weights, (values,), scalars, decay)
+
+
+def _step(kernel, loop, buffers, *args, count=None):
+    """What kernel(*buffers, *args) does, by a loop over all elements, and then by `count`, (loop, *its arguments)."""
+    if not compiled(buffers[0]):
+        return by_reference(kernel, *buffers, *args)
+    share(loop, len(buffers[0]), GRAIN, *buffers, *args)
+    if count is not None:
+        call(*count)
 
 
 @reference.square_norm.on("cpu")
