@@ -37,26 +37,22 @@ def name(function: Callable, args: Any) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     own = getattr(function, "__name__", type(function).__name__)
-    if own in ("share", "_again", "_do") and len(args) and callable(args[0]):
-        return f"{'reference' if own != 'share' else 'share'}: {name(args[0], ())}"
-    return own
+    return f"reference: {name(args[0], ())}" if own in ("_again", "_do") else own
 
 
 def parts(function: Any, args: Any) -> list[tuple[Callable, Any]]:
     """The calls of which a recorded one consists."""
     inside = getattr(function, "calls", None)
-    return [(function, args)] if inside is None else [(function.before, ()), *((call, ()) for call in inside)]
+    return [(function, args)] if inside is None else [(function.wake, ()), *((call, ()) for call in inside)]
 
 
 def about(function: Any, args: Any) -> tuple[str, str]:
     """The name and the arrays of a recorded call; of work that threads share, of one part."""
-    many = getattr(next(reversed(getattr(function, "args", ())), None), "parts", None)
-    if many:
-        function = many[0]
-    if hasattr(function, "loop"):
-        called = f"{function.loop.__name__}, {len(many)} parts" if many else function.loop.__name__
-        return called, shapes(function.args)
-    return name(function, args), shapes(args)
+    if not hasattr(function, "loop"):
+        return name(function, args), shapes(args)
+    many = getattr(function.args[-1], "parts", ())
+    call = many[0] if many else function
+    return call.loop.__name__ + (f", {len(many)} parts" if many else ""), shapes(call.args)
 
 
 def shapes(args: Any) -> str:

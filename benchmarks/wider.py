@@ -1,7 +1,4 @@
-"""Work beyond the four programs: larger networks, single operations, prediction; in dlgpu, PyTorch, JAX and Keras.
-
-Each function returns another that does the work once, and how many steps it is.
-"""
+"""Work beyond the four programs: larger networks, and prediction; in dlgpu, PyTorch, JAX and Keras."""
 
 import functools
 import importlib
@@ -11,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import programs
+from benchmarks import operations, programs
+from benchmarks.operations import Work
 
-Work = tuple[Callable[[], object], int]
 STEPS = 4
 PREDICTED = 10_000
 
@@ -105,7 +102,7 @@ def torch_training(name: str) -> Work:
 
 
 def jax_training(name: str) -> Work:
-    """By hand in JAX, the epoch as one lax.scan, in which XLA's convolutions are too slow on a CPU to wait for."""
+    """By hand in JAX, the epoch as one lax.scan."""
     import jax
     import jax.numpy as jnp
 
@@ -116,6 +113,9 @@ def jax_training(name: str) -> Work:
         for inner in w[:-1]:
             x = jax.nn.relu(affine(inner, x))
         return affine(w[-1], x)
+
+    def lstm(w, x):
+        return affine(w[1], programs.jax_lstm(w[0], x))
 
     def gru(inner, x):
         def cell(h, z):
@@ -134,8 +134,7 @@ def jax_training(name: str) -> Work:
         forward, start = mlp, [layer(k, *s) for k, s in zip(keys, itertools.pairwise(WIDTHS))]
     elif name == "lstm512":
         cell = {**layer(keys[0], 128, 2048), "u": programs.jax_weights(keys[1], 512, 2048)}
-        forward = lambda w, x: affine(w[1], programs.jax_lstm(w[0], x))  # noqa: E731
-        start = [cell, layer(keys[2], 512, 1)]
+        forward, start = lstm, [cell, layer(keys[2], 512, 1)]
     else:
         cells = [
             {**layer(keys[i], n, 768), "u": programs.jax_weights(keys[i + 2], 256, 768), "c": jnp.zeros(768)}
@@ -152,151 +151,6 @@ def jax_training(name: str) -> Work:
     return programs.jax_training(
         forward, start, loss_of, x, y.astype(np.int32) if classified(name) else y, batch
     ), STEPS
-
-
-# -- single operations, forward and backward
-
-OPERATIONS = ("layer_normalization", "softmax_cross_entropy", "embedding")
-
-
-def operands(name: str) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
-    """What is differentiated, what is not, and the gradient that comes in."""
-    random = np.random.default_rng(0)
-
-    def normal(*shape: int) -> np.ndarray:
-        return random.standard_normal(shape, dtype=np.float32)
-
-    if name == "layer_normalization":
-        return [normal(8192, 1024), normal(1024), normal(1024)], [], normal(8192, 1024)
-    if name == "softmax_cross_entropy":
-        return [normal(512, 32_000)], [random.integers(0, 32_000, 512)], normal(512)
-    return [normal(50_000, 256)], [random.integers(0, 50_000, (64, 128))], normal(64, 128, 256)
-
-
-def dlgpu_operation(name: str, eager: bool = False) -> Work:
-    """In dlgpu: replayed as in a training step, or called as a user's own code calls it."""
-    import dlgpu
-    from dlgpu.backend.recorder import Recording
-    from dlgpu.backend.traced import traced
-    from dlgpu.ops.differentiation import fresh, pull_back
-
-    dlgpu.device("cpu").load()
-    function = {
-        "layer_normalization": dlgpu.ops.layer_normalization,
-        "softmax_cross_entropy": dlgpu.ops.softmax_cross_entropy,
-        "embedding": dlgpu.ops.gather,
-    }[name]
-    variables, constants, seed = operands(name)
-
-    def work(noted: Callable = lambda array: array) -> object:
-        inputs = [fresh(noted(v)) for v in variables]
-        return pull_back([function(*inputs, *map(noted, constants))], [noted(seed)], inputs)
-
-    if eager:
-        return work, 1
-    recording = Recording()
-    with recording.active():
-        work(traced)
-    return recording.replay, 1
-
-
-def torch_operation(name: str) -> Work:
-    """In PyTorch."""
-    import torch
-    from torch.nn import functional
-
-    function = {
-        "layer_normalization": lambda x, scale, offset: functional.layer_norm(x, scale.shape, scale, offset, 1e-3),
-        "softmax_cross_entropy": functools.partial(functional.cross_entropy, reduction="none"),
-        "embedding": lambda table, rows: functional.embedding(rows, table),
-    }[name]
-    variables, constants, seed = operands(name)
-    inputs = [torch.from_numpy(v).requires_grad_() for v in variables]
-    others, seed = [torch.from_numpy(c) for c in constants], torch.from_numpy(seed)
-    return lambda: torch.autograd.grad(function(*inputs, *others), inputs, seed), 1
-
-
-def jax_operation(name: str) -> Work:
-    """In JAX, jitted."""
-    import jax
-    import jax.numpy as jnp
-
-    def layer_normalization(x, scale, offset):
-        centred = x - x.mean(axis=1, keepdims=True)
-        return centred * jax.lax.rsqrt((centred**2).mean(axis=1, keepdims=True) + 1e-3) * scale + offset
-
-    def softmax_cross_entropy(z, labels):
-        return jax.nn.logsumexp(z, axis=1) - jnp.take_along_axis(z, labels[:, None], axis=1)[:, 0]
-
-    variables, constants, seed = operands(name)
-    function = {
-        "layer_normalization": layer_normalization,
-        "softmax_cross_entropy": softmax_cross_entropy,
-        "embedding": lambda table, rows: table[rows],
-    }[name]
-
-    @jax.jit
-    def both(variables, constants, seed):
-        out, pull = jax.vjp(lambda *v: function(*v, *constants), *variables)
-        return out, pull(seed)
-
-    given = jax.device_put((variables, [c.astype(np.int32) for c in constants], seed))
-    return lambda: jax.block_until_ready(both(*given)), 1
-
-
-# -- one update of 25 million parameters
-
-PARAMETERS = 25_000_000
-
-
-def _values_and_gradients() -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((2, PARAMETERS), dtype=np.float32)
-
-
-def dlgpu_adam() -> Work:
-    """What a training step of dlgpu does after the gradients are there."""
-    import dlgpu
-    from dlgpu.parameters import flatten
-
-    dlgpu.device("cpu").load()
-    value, gradient = _values_and_gradients()
-    flats = flatten([dlgpu.Parameter(value, "kernel")])
-    flats[0].gradients[...] = gradient
-    optimizer = dlgpu.optimizers.Adam()
-    optimizer.build(flats)
-    return lambda: optimizer.apply(flats), 1
-
-
-def torch_adam() -> Work:
-    """PyTorch's fused Adam."""
-    import torch
-
-    value, gradient = map(torch.from_numpy, _values_and_gradients())
-    value.requires_grad_()
-    value.grad = gradient
-    return torch.optim.Adam([value], fused=True).step, 1
-
-
-def jax_adam() -> Work:
-    """In JAX, jitted, in place."""
-    import jax
-    import jax.numpy as jnp
-
-    @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
-    def update(p, m, v, t, g):
-        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-        rate = 1e-3 * jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
-        return p - rate * m / (jnp.sqrt(v) + 1e-7), m, v
-
-    value, gradient = map(jax.device_put, _values_and_gradients())
-    state, steps = (value, jnp.zeros_like(value), jnp.zeros_like(value)), 0.0
-
-    def work():
-        nonlocal state, steps
-        steps += 1
-        state = jax.block_until_ready(update(*state, steps, gradient))
-
-    return work, 1
 
 
 # -- prediction of 10000 rows in batches of 32, Keras's default
@@ -346,17 +200,10 @@ def _of_keras(function: Callable, name: str, torch: Callable, jax: Callable) -> 
     return {**works, "torch-fused": functools.partial(torch, name), "jax-scan": functools.partial(jax, name)}
 
 
-def _operation(name: str) -> dict[str, Callable[[], Work]]:
-    works = {peer: functools.partial(dlgpu_operation, name) for peer in ("dlgpu", "dlgpu-numpy")}
-    works["dlgpu-eager"] = functools.partial(dlgpu_operation, name, eager=True)
-    return {**works, "torch-fused": lambda: torch_operation(name), "jax-scan": lambda: jax_operation(name)}
-
-
 # by case and peer
 CASES: dict[str, dict[str, Callable[[], Work]]] = {
     **{name: _of_keras(keras_training, name, torch_training, jax_training) for name in NETWORKS},
-    **{name: _operation(name) for name in OPERATIONS},
-    "adam": {"dlgpu": dlgpu_adam, "dlgpu-numpy": dlgpu_adam, "torch-fused": torch_adam, "jax-scan": jax_adam},
+    **operations.CASES,
     **{f"predict_{p}": _of_keras(keras_predict, p, torch_predict, jax_predict) for p in programs.ROWS},
 }
-del CASES["vgg"]["jax-scan"]
+del CASES["vgg"]["jax-scan"]  # XLA's convolutions in a scan are too slow on a CPU to wait for

@@ -40,7 +40,7 @@ def gradcheck(
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         if not weights:
             weights.extend(random.uniform(0.5, 1.5, o.shape) * random.choice([-1, 1], o.shape) for o in outputs)
-        return sum((o * w).sum() for o, w in zip(outputs, weights))  # type: ignore[return-value]
+        return sum((o * w).sum() for o, w in zip(outputs, weights))
 
     _compare(combined, arrays, "first", eps, tolerance)
     if second:
@@ -50,7 +50,7 @@ def gradcheck(
         def slope(*args: Any) -> Tensor:
             # recorded only where slope itself is differentiated: the finite differences are of the plain backward
             grads = ops.grad(combined, positions)(*args)
-            return sum((g * d).sum() for g, d in zip(grads, directions))  # type: ignore[return-value]
+            return sum((g * d).sum() for g, d in zip(grads, directions))
 
         _compare(slope, arrays, "second", eps, tolerance)
 

@@ -41,8 +41,8 @@ class Device:
         return np if self.on_host else importlib.import_module("cupy")
 
     def load(self) -> None:
-        """Register the kernels of this device. On a CPU they are compiled by Numba, if it is installed (DLGPU_NUMBA=0
-        leaves it out), and importing that takes half a second; until then their references run."""
+        """Register the kernels of this device. On a CPU they need Numba (DLGPU_NUMBA=0 leaves it out); until they are
+        registered, and without it, their references run."""
         if self.kind != "cpu":
             importlib.import_module("dlgpu.backend.cuda.column")
         elif os.environ.get("DLGPU_NUMBA") != "0" and importlib.util.find_spec("numba") is not None:

@@ -1,9 +1,7 @@
 """Layer: weights, a computation, and how they are described and saved."""
 
-import functools
 import inspect
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -12,24 +10,13 @@ import numpy as np
 from dlgpu import initializers
 from dlgpu.backend.devices import Device, current_device, to_host
 from dlgpu.data.structure import leaves, map_shapes, map_structure
+from dlgpu.layers import calls, names
 from dlgpu.layers.symbol import Call, is_symbolic
 from dlgpu.ops.elementwise import astype
 from dlgpu.parameters import Parameter
 from dlgpu.regularizers import Regularizer
 from dlgpu.saving.configurable import Configurable, snake_case
 from dlgpu.tensor import Tensor, as_tensor
-
-_names: dict[str, int] = {}
-_given_names: set[str] = set()  # those of loaded layers among them, so that new ones can join them
-
-
-class _CallState(threading.local):
-    training = False
-    trial = False
-    penalties: "list[Tensor] | None" = None
-
-
-_state = _CallState()
 
 
 class Layer(Configurable):
@@ -69,8 +56,7 @@ class Layer(Configurable):
     ):
         if input_dim is not None and input_shape is None:
             input_shape = (input_dim,)
-        self.name = name or unique_name(snake_case(type(self).__name__))
-        _given_names.add(self.name)
+        self.name = names.give(name or names.unique_name(snake_case(type(self).__name__)))
         self.dtype = np.dtype(dtype)
         self.input_shape = None if input_shape is None else tuple(input_shape)
         self.activity_regularizer = Regularizer.get(activity_regularizer)
@@ -117,12 +103,12 @@ class Layer(Configurable):
         if not self.built:
             self._build(map_structure(lambda t: (None, *t.shape[1:]), inputs))
             inputs = map_structure(self._convert, inputs)  # there are weights now, perhaps on another device
-        before = _state.training
-        _state.training = before if training is None else bool(training)
+        before = calls.state.training
+        calls.state.training = before if training is None else bool(training)
         try:
             return self._run(inputs, kwargs)
         finally:
-            _state.training = before
+            calls.state.training = before
 
     @contextmanager
     def _built_wholly(self) -> Iterator[None]:
@@ -141,35 +127,18 @@ class Layer(Configurable):
         for layer in self.sublayers():
             yield from layer._with_inner()
 
-    @staticmethod
-    @contextmanager
-    def trial() -> Iterator[None]:
-        """Inside the `with`, layers are called for a look at shapes and errors: they neither use nor keep a state."""
-        before, _state.trial = _state.trial, True
-        try:
-            yield
-        finally:
-            _state.trial = before
-
-    @staticmethod
-    @contextmanager
-    def penalties() -> "Iterator[list[Tensor]]":
-        """Inside the `with`, the list is filled by the activity regularizers of the layers that are called."""
-        before, _state.penalties = _state.penalties, []
-        try:
-            yield _state.penalties
-        finally:
-            _state.penalties = before
+    trial = staticmethod(calls.trial)
+    penalties = staticmethod(calls.penalties)
 
     @property
     def on_trial(self) -> bool:
         """Whether this call is only a look at shapes and errors."""
-        return _state.trial
+        return calls.state.trial
 
     def _run(self, inputs: Any, kwargs: dict) -> Any:
-        takes = _takes(type(self).call)
+        takes = calls.takes(type(self).call)
         if "training" in takes:
-            kwargs["training"] = _state.training
+            kwargs["training"] = calls.state.training
         mask = kwargs.get("mask")
         if mask is None:
             mask = map_structure(lambda t: t.mask, inputs)
@@ -182,8 +151,8 @@ class Layer(Configurable):
         else:
             kwargs.pop("mask", None)
         outputs = self.call(inputs, **kwargs)
-        if self.activity_regularizer is not None and _state.penalties is not None and not _state.trial:
-            _state.penalties += [self.activity_regularizer(o) / len(o) for o in leaves(outputs)]
+        if self.activity_regularizer is not None and calls.state.penalties is not None and not calls.state.trial:
+            calls.state.penalties += [self.activity_regularizer(o) / len(o) for o in leaves(outputs)]
         if mask is not None or self.supports_masking:  # Embedding and Masking make one
             self._hand_on(outputs, self.compute_mask(inputs, mask))
         return outputs
@@ -199,12 +168,13 @@ class Layer(Configurable):
     def _convert(self, value: Any) -> Tensor:
         # a device is named for lists, which otherwise become float32 before they become the layer's dtype
         tensor = value if isinstance(value, Tensor) else Tensor(value, device=self.device)
+        mask = tensor.mask
         if self._weights and type(tensor.array) is not type(self._weights[0].array):
-            mask, tensor = tensor.mask, tensor.to(self._weights[0].device)
-            tensor.mask = mask if mask is None else mask.to(tensor.device)
+            tensor = tensor.to(self._weights[0].device)
+            mask = mask if mask is None else mask.to(tensor.device)
         if self.autocast and tensor.dtype != self.dtype:
-            mask, tensor = tensor.mask, astype(tensor, self.dtype)
-            tensor.mask = mask
+            tensor = astype(tensor, self.dtype)
+        tensor.mask = mask
         return tensor
 
     def _build(self, input_shape: Any) -> None:
@@ -262,8 +232,7 @@ class Layer(Configurable):
     def weights(self) -> list[Parameter]:
         """All weights, in Keras's order: own trainable ones, own others, then those of inner layers."""
         found = [w for w in self._weights if w.trainable] + [w for w in self._weights if not w.trainable]
-        for layer in self.sublayers():
-            found += layer.weights
+        found += [w for layer in self.sublayers() for w in layer.weights]
         return list({id(w): w for w in found}.values())
 
     @property
@@ -328,9 +297,8 @@ class Layer(Configurable):
 
     def __getattr__(self, name: str) -> Any:
         # reached only for what is missing, such as the kernel of a layer that has not seen its inputs' shape
-        hint = (
-            "" if self.__dict__.get("built", True) else ", and is not built yet: call it on data, or give input_shape"
-        )
+        built = self.__dict__.get("built", True)
+        hint = "" if built else ", and is not built yet: call it on data, or give input_shape"
         raise AttributeError(f"{type(self).__name__} {self.__dict__.get('name')!r} has no attribute {name!r}{hint}")
 
     # -- description
@@ -374,23 +342,9 @@ class SameShape:
         return input_shape
 
 
-def unique_name(base: str) -> str:
-    """`base` the first time, then base_1, base_2, ...; never a name that a layer was given."""
-    count = _names.get(base, 0)
-    while (name := f"{base}_{count}" if count else base) in _given_names:
-        count += 1
-    _names[base] = count + 1
-    return name
-
-
 def _layers_in(items: Any) -> Iterator[Layer]:
     for item in items.values() if isinstance(items, dict) else items:
         if isinstance(item, Layer):
             yield item
         elif isinstance(item, (list, tuple, dict)):
             yield from _layers_in(item)
-
-
-@functools.cache
-def _takes(call: Callable) -> frozenset[str]:
-    return frozenset(inspect.signature(call).parameters) & {"training", "mask"}

@@ -1,6 +1,6 @@
 """Input: where the graph of a model begins."""
 
-from dlgpu.layers.base import unique_name
+from dlgpu.layers.names import unique_name
 from dlgpu.layers.symbol import Symbol
 
 

@@ -77,7 +77,7 @@ from dlgpu.tensor import Tensor
 def _attach_operators() -> None:
     operation: Any
 
-    def swapped(operation):  # type: ignore[no-untyped-def]
+    def swapped(operation):
         return lambda self, other: operation(other, self)
 
     both = {"add": add, "sub": subtract, "mul": multiply, "truediv": divide, "pow": power, "matmul": matmul}

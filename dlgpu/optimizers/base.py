@@ -1,15 +1,15 @@
 """Optimizer: what turns gradients into new weights."""
 
 import functools
-import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from dlgpu.backend.reference import update as kernels
+from dlgpu.optimizers.arguments import ArgumentChecks
 from dlgpu.optimizers.kept import Kept, read_slots, write_slots
 from dlgpu.parameters import FlatParameters, Parameter, flatten
 from dlgpu.saving.configurable import Configurable, serialize
@@ -23,7 +23,7 @@ def decaying(update: Callable) -> Callable:
     return update
 
 
-class Optimizer(Configurable):
+class Optimizer(ArgumentChecks, Configurable):
     """Changes all parameters at once, in place, in flat buffers; clips and decays before.
 
     A subclass moves the values in `update`. What it keeps from step to step lives on the device: slots (running means
@@ -66,7 +66,7 @@ class Optimizer(Configurable):
         name: str | None = None,
     ):
         self.name = name or type(self).__name__.lower()
-        self.learning_rate = learning_rate  # type: ignore[assignment]
+        self.learning_rate = learning_rate
         self.weight_decay = self.require("weight_decay", weight_decay, lambda x: x >= 0, "at least 0")
         self.clipnorm = self.require("clipnorm", clipnorm, lambda x: x > 0, "positive")
         self.clipvalue = self.require("clipvalue", clipvalue, lambda x: x > 0, "positive")
@@ -121,9 +121,9 @@ class Optimizer(Configurable):
     def learning_rate(self) -> float:
         """The learning rate of the coming step. Setting a number, a Schedule or a function replaces what was there."""
         rate = self._learning_rate
-        if isinstance(rate, float):
+        if not callable(rate):
             return rate
-        return float(rate(self.iterations) if isinstance(rate, Schedule) else rate())  # type: ignore[operator]
+        return float(rate(self.iterations) if isinstance(rate, Schedule) else rate())
 
     @learning_rate.setter
     def learning_rate(self, rate: float | Schedule | Callable) -> None:
@@ -343,33 +343,3 @@ class Optimizer(Configurable):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as JSON values, with the learning rate as it is now."""
         return {**super().get_config(), "learning_rate": serialize(self._learning_rate)}
-
-    def require(
-        self, what: str, value: Any, fits: Callable[[float], bool], expected: str, required: bool = False
-    ) -> Any:
-        """`value` as a float, or None unless it is required; an error that names the argument if it does not fit."""
-        if value is None and not required:
-            return None
-        is_number = isinstance(value, (int, float, np.number, np.ndarray, Tensor)) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(float(value)) or not fits(float(value)):
-            self.fail(f"{what} must be {expected}, got {value!r}")
-        return float(value)
-
-    def _count(self, what: str, value: Any, least: int) -> Any:
-        """`value` if it is None or an integer of at least `least`."""
-        if value is not None and (type(value) is not int or value < least):
-            self.fail(f"{what} must be an integer of at least {least}, got {value!r}")
-        return value
-
-    def fraction(self, what: str, value: Any, below_one: bool = False) -> float:
-        """`value` as a float in [0, 1], or [0, 1)."""
-        fits, expected = (lambda x: 0 <= x < 1, "in [0, 1)") if below_one else (lambda x: 0 <= x <= 1, "in [0, 1]")
-        return self.require(what, value, fits, expected, required=True)
-
-    def positive(self, what: str, value: Any) -> float:
-        """`value` as a float above 0."""
-        return self.require(what, value, lambda x: x > 0, "positive", required=True)
-
-    def fail(self, message: str) -> NoReturn:
-        """Raise a ValueError that begins with the class's name."""
-        raise ValueError(f"{type(self).__name__}: {message}")

@@ -1,110 +1,27 @@
-"""Trainer: compile, fit, evaluate and predict, as Keras has them."""
+"""Trainer: fit, evaluate and predict, as Keras has them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from dlgpu import optimizers
-from dlgpu.data import ArrayData, Batch, Rows, StreamData, as_data, leaves
+from dlgpu.data import ArrayData, Batch, Rows, StreamData, as_data
+from dlgpu.training.batch_trainer import BatchTrainer, Results, read
 from dlgpu.training.callbacks import Callback, CallbackList, History
-from dlgpu.training.epochs import Epochs, first_batch, length, with_class_weight
+from dlgpu.training.epochs import Epochs, length, with_class_weight
 from dlgpu.training.interrupt import deferred_interrupt
-from dlgpu.training.objective import Objective
 from dlgpu.training.progress import progress
 from dlgpu.training.step import Step
 
 PREDICTED_BYTES = 1 << 20  # of inputs that `predict` takes together
 
 
-class Results(Mapping):
-    """The loss and metrics so far, read from the device only when somebody looks."""
+class Trainer(BatchTrainer):
+    """The training half of a model, on data of many batches; the other half is a Layer."""
 
-    def __init__(self, objective: Objective):
-        self._objective = objective
-
-    def __getitem__(self, name: str) -> Any:
-        return self._objective.results()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._objective.results())
-
-    def __len__(self) -> int:
-        return len(self._objective.results())
-
-    def items(self) -> Any:
-        """All names and values, read once."""
-        return self._objective.results().items()
-
-
-class Trainer:
-    """The training half of a model; the other half is a Layer."""
-
-    optimizer: Any = None
     stop_training = False
     history: History | None = None
-    _step: Step | None = None
-    _compiled: dict | None = None
-
-    def compile(
-        self,
-        optimizer: Any = "rmsprop",
-        loss: Any = None,
-        loss_weights: Any = None,
-        metrics: Any = None,
-        weighted_metrics: Any = None,
-        run_eagerly: bool = False,
-    ) -> None:
-        """Say what to train for and how.
-
-        Args:
-            optimizer: a name or an Optimizer.
-            loss: a name, a Loss or a function of (y_true, y_pred); for several outputs a list or dictionary of them.
-            loss_weights: factors on the losses of several outputs.
-            metrics: a list of names, Metrics or functions.
-            weighted_metrics: the same, on samples weighted by sample_weight and class_weight.
-            run_eagerly: run the layers' Python at every step. By default a step is recorded and then replayed: what
-                layers print or count in Python happens at the first steps only.
-        Raises:
-            ValueError: an unknown name; the message names the nearest known one.
-        """
-        chosen = optimizers.get(optimizer)
-        objective = Objective(loss, loss_weights, metrics, weighted_metrics, self.output_names)
-        self.optimizer, self._step = chosen, Step(self, objective, chosen)
-        self.run_eagerly = run_eagerly
-        self._compiled = {
-            "optimizer": chosen,
-            "loss": loss,
-            "loss_weights": loss_weights,
-            "metrics": metrics,
-            "weighted_metrics": weighted_metrics,
-            "run_eagerly": run_eagerly,
-        }
-
-    @property
-    def run_eagerly(self) -> bool:
-        """Whether every step runs the layers' Python; see `compile`."""
-        return self._require_compiled().replays.eager
-
-    @run_eagerly.setter
-    def run_eagerly(self, value: bool) -> None:
-        self._require_compiled().replays.eager = bool(value)
-
-    @property
-    def output_names(self) -> list[str]:
-        """The names of the outputs, of which there is one unless a subclass says otherwise."""
-        return ["output"]
-
-    @property
-    def metrics(self) -> list:
-        """The metrics given to `compile`; empty before the first batch."""
-        return self._step.objective.metrics if self._step else []
-
-    @property
-    def metrics_names(self) -> list[str]:
-        """The names of what `evaluate` returns, in order."""
-        return list(self._require_compiled().objective.results())
 
     def fit(
         self,
@@ -216,41 +133,9 @@ class Trainer:
                 break
         if logs is None:
             raise ValueError("x: the generator gave no batch; it may have ended in an earlier epoch")
-        return _read(logs)
+        return read(logs)
 
-    def train_step(self, data: "Batch | Rows") -> Mapping:
-        """Train on one batch. A subclass may do it in a way of its own.
-
-        Args:
-            data: (x, y, sample_weight), the last two perhaps None.
-        Returns:
-            the values to report, by name; those of the last step of an epoch stand for it.
-        """
-        step = self._require_compiled()
-        step.train(data)
-        return Results(step.objective)
-
-    def test_step(self, data: "Batch | Rows") -> Mapping:
-        """Evaluate one batch; see `train_step`."""
-        step = self._require_compiled()
-        step.evaluate(data)
-        return Results(step.objective)
-
-    def _check(self, data: ArrayData | StreamData, step: Step) -> None:
-        """One look at all data before the run; the first batch builds the model and shows the outputs' shapes."""
-        if isinstance(data, ArrayData):
-            data.check_finite()
-        elif self.built:  # type: ignore[attr-defined]
-            return
-        step.begin()
-        with self.trial():  # type: ignore[attr-defined]
-            outputs = step.predict(first_batch(data))
-        step.begin()  # the model has weights now
-        if isinstance(data, ArrayData):
-            labels = step.for_outputs(data.y, "y")
-            step.objective.check_labels(labels, [(data.samples, *o.shape[1:]) for o in leaves(outputs)])
-
-    def _check_first(self, data: ArrayData | StreamData, number: int, batch: "Batch | Rows", step: Step) -> None:
+    def _check_first(self, data: ArrayData | StreamData, number: int, batch: Batch | Rows, step: Step) -> None:
         """A look at the first batch of each pass through a stream, of which nothing is known before it comes."""
         if number == 0 and isinstance(data, StreamData):
             self._check(ArrayData(*batch), step)
@@ -291,7 +176,7 @@ class Trainer:
                 self._check_first(data, number, batch, step)
                 logs = self.test_step(batch)
                 run.call("on_test_batch_end", number, logs)
-            results = _read(logs)
+            results = read(logs)
             run.call("on_test_end", results)
         return results
 
@@ -312,10 +197,10 @@ class Trainer:
             verbose, steps, callbacks: see `fit`.
         """
         data: Any = as_data(x, None, None, batch_size)
-        by_batch = steps or callbacks or any(getattr(layer, "stateful", False) for layer in self._with_inner())  # type: ignore[attr-defined]
+        step = self._step or Step(self)
+        by_batch = steps or callbacks or any(getattr(layer, "stateful", False) for layer in step.model._with_inner())
         if batch_size is None and isinstance(data, ArrayData) and not by_batch:
             data.batch_size = max(32, PREDICTED_BYTES * data.samples // max(1, sum(a.nbytes for a in data.arrays)))
-        step = self._step or Step(self)
         step.begin()
         shown = progress(0 if verbose == 2 else verbose)
         run = CallbackList([*(callbacks or []), *shown], self, steps=length(data, steps))
@@ -333,49 +218,3 @@ class Trainer:
         if isinstance(outputs[0], dict):
             return {key: np.concatenate([o[key] for o in outputs]) for key in outputs[0]}
         return np.concatenate(outputs)
-
-    def train_on_batch(
-        self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
-    ) -> Any:
-        """One training step on one batch; the loss, or a list of the loss and the metrics, of this batch."""
-        step, data = self._require_compiled(), self._one_batch(x, y, sample_weight)
-        if class_weight is not None:
-            data = with_class_weight(data, class_weight)
-        step.begin_training()
-        with step.objective.run():
-            step.objective.reset()
-            step.train(data.take(slice(None)))
-            return self._values(step.objective.results(), return_dict)
-
-    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
-        """The loss, or a list of the loss and the metrics, of one batch, without training."""
-        step, data = self._require_compiled(), self._one_batch(x, y, sample_weight)
-        with step.objective.run():
-            step.objective.reset()
-            step.evaluate(data.take(slice(None)))
-            return self._values(step.objective.results(), return_dict)
-
-    def predict_on_batch(self, x: Any) -> Any:
-        """The outputs for one batch, as NumPy arrays."""
-        step = self._step or Step(self)
-        step.begin()
-        return step.predict(ArrayData(x).take(slice(None)))
-
-    def _one_batch(self, x: Any, y: Any, sample_weight: Any) -> ArrayData:
-        data = ArrayData(x, y, sample_weight)
-        self._check(data, self._require_compiled())
-        return data
-
-    def _values(self, results: dict[str, Any], return_dict: bool) -> Any:
-        values = list(results.values())
-        return results if return_dict else values[0] if len(values) == 1 else values
-
-    def _require_compiled(self) -> Step:
-        if self._step is None:
-            raise ValueError(f"{type(self).__name__}: call compile(optimizer=..., loss=...) first")
-        return self._step
-
-
-def _read(logs: Mapping) -> dict[str, Any]:
-    """The values that a step reports, as numbers of the host."""
-    return {name: float(v) if getattr(v, "size", 1) == 1 else np.asarray(v) for name, v in logs.items()}

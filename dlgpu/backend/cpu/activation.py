@@ -7,7 +7,7 @@ import numpy as np
 from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous, empty_like
 from dlgpu.backend.cpu.jit import assign, inline_jit, jit
 from dlgpu.backend.cpu.linear import product
-from dlgpu.backend.cpu.special import exp, expm1, normal_cdf, normal_pdf, sigmoid, softplus, tanh
+from dlgpu.backend.cpu.special import clip, exp, expm1, normal_cdf, normal_pdf, sigmoid, softplus, tanh
 from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import activation as reference
@@ -193,12 +193,6 @@ def _add_rows(parts, output):
 
 
 @inline_jit
-def _clip(z, low, high):
-    z = low if z < low else z
-    return high if z > high else z
-
-
-@inline_jit
 def _positive(z):
     return F(0) if z < F(0) else z
 
@@ -225,19 +219,19 @@ def _selu(z):
 
 @functools.partial(inline_jit, fastmath=())  # rounded as in the reference: the derivative goes by whether it is 0
 def _hard_sigmoid(z):
-    return _clip(z * type(z)(1 / 6) + F(0.5), F(0), F(1))
+    return clip(z * type(z)(1 / 6) + F(0.5), F(0), F(1))
 
 
 @inline_jit
 def _gelu_gate(z):
     """The reference's."""
-    z = _clip(z, F(-30), F(30))
+    z = clip(z, F(-30), F(30))
     return sigmoid(type(z)(2 * GELU_FACTOR) * z * (F(1) + type(z)(GELU_CUBE) * (z * z)))
 
 
 @inline_jit
 def _gelu_tanh_slope(z):
-    gate, c = _gelu_gate(z), _clip(z, F(-30), F(30))
+    gate, c = _gelu_gate(z), clip(z, F(-30), F(30))
     inner = type(z)(2 * GELU_FACTOR) * (F(1) + type(z)(3 * GELU_CUBE) * (c * c))
     return gate * (F(1) + z * (F(1) - gate) * inner)
 
@@ -256,7 +250,7 @@ def _selu_slope(y):
 
 @inline_jit
 def _hard_silu_slope(z):
-    inside = _clip(z, F(-3), F(3)) * type(z)(1 / 3) + F(0.5)
+    inside = clip(z, F(-3), F(3)) * type(z)(1 / 3) + F(0.5)
     return inside * (F(1) if abs(z) < F(3) else F(0)) + (F(1) if z >= F(3) else F(0))
 
 
@@ -270,7 +264,7 @@ FORWARD = {
     "linear": inline_jit(lambda z: z),
     "relu": _positive,
     "leaky_relu": _leaky_relu,
-    "relu6": inline_jit(lambda z: _clip(z, F(0), F(6))),
+    "relu6": inline_jit(lambda z: clip(z, F(0), F(6))),
     "elu": _elu,
     "selu": _selu,
     "sigmoid": sigmoid,
@@ -278,7 +272,7 @@ FORWARD = {
     "exponential": exp,
     "softplus": softplus,
     "hard_sigmoid": _hard_sigmoid,
-    "hard_tanh": inline_jit(lambda z: _clip(z, F(-1), F(1))),
+    "hard_tanh": inline_jit(lambda z: clip(z, F(-1), F(1))),
     "softsign": inline_jit(lambda z: z / (F(1) + abs(z))),
     "silu": inline_jit(lambda z: z * sigmoid(z)),
     "hard_silu": inline_jit(lambda z: z * _hard_sigmoid(z)),

@@ -9,7 +9,12 @@ from dlgpu.backend.traced import kernel_results, plain_results
 def compiled(*arrays):
     """Whether all are of one dtype that loops are compiled for, float32 or float64; None stands for no array."""
     dtype = arrays[0].dtype
-    return dtype.char in "fd" and all(a is None or a.dtype == dtype for a in arrays)
+    return dtype.char in "fd" and dtype.isnative and all(a is None or a.dtype == dtype for a in arrays)
+
+
+def compiled_or_integer(array):
+    """Whether loops that only move and compare numbers are compiled for its dtype."""
+    return array.dtype.kind in "iu" or compiled(array)
 
 
 def contiguous(array):

@@ -27,7 +27,7 @@ def convolution(x, kernel, bias, name, strides, padding, dilation, groups):
         return by_reference(reference.convolution, x, kernel, bias, name, strides, padding, dilation, groups)
     size = windows.output_size(x.shape[1:3], kernel.shape[:2], strides, padding, dilation)
     z = empty((len(x), *size, kernel.shape[3]), x.dtype)
-    taps = tuple(tuple(i * d - pad[0] for i in range(n)) for n, d, pad in zip(kernel.shape, dilation, padding))
+    taps = _taps(kernel.shape[:2], dilation, padding)
     least = 0 if name == "relu" else -np.inf
     _gather(
         contiguous(x), None, contiguous(kernel), bias, z, taps, _every(kernel), strides, (0, 0), (1, 1), groups, least
@@ -81,6 +81,11 @@ def _data_gradient(grad, mask, kernel, size, strides, padding, dilation, groups)
     return out
 
 
+def _taps(window, dilation, padding):
+    """For rows and for columns: how far each tap lies from where its window begins in the unpadded image."""
+    return tuple(tuple(i * d - pad[0] for i in range(n)) for n, d, pad in zip(window, dilation, padding))
+
+
 def _taps_that_meet(first, stride, pad, dilation, window):
     """For results first, first + stride, ... : which gradient each sees beyond its own number, and by which tap."""
     met = sorted(
@@ -129,7 +134,7 @@ def _kernel_gradient(x, grad, mask, window, strides, padding, dilation, groups):
     """The gradients by the kernel and by the bias. The sums are taken in a number of parts that only sizes decide."""
     x, filters = contiguous(x), grad.shape[3]
     depth = x.shape[3] // groups
-    taps = tuple(tuple(i * d - pad[0] for i in range(n)) for n, d, pad in zip(window, dilation, padding))
+    taps = _taps(window, dilation, padding)
     walk, runs = _walk(x.shape, grad.shape, taps, strides, (0, 0), (1, 1), groups, x.dtype.itemsize, False)
     wide = columns(x.dtype)
     blocks, deep = groups * -(-walk.filters // wide), walk.runs * walk.length

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
-from dlgpu.backend.cpu.arrays import by_reference, contiguous, empty_like
+from dlgpu.backend.cpu.arrays import by_reference, empty_like
 from dlgpu.backend.cpu.jit import inline_jit, jit, sum_jit
-from dlgpu.backend.cpu.softmax import by_rows, takes
-from dlgpu.backend.cpu.special import log, log1p, row_product, row_sum, sigmoid, softplus
+from dlgpu.backend.cpu.softmax import backward_by_rows, by_rows, takes
+from dlgpu.backend.cpu.special import clip, log, log1p, row_product, row_sum, sigmoid, softplus
 from dlgpu.backend.recorder import empty
 from dlgpu.backend.reference import softmax as reference
 
@@ -29,12 +29,9 @@ def categorical_cross_entropy(probabilities, labels):
 @reference.categorical_cross_entropy_backward.on("cpu")
 def categorical_cross_entropy_backward(grad, saved, labels):
     total, quotients = saved
-    if not takes(quotients, labels):
-        return by_reference(reference.categorical_cross_entropy_backward, grad, saved, labels)
-    by_probabilities = empty_like(quotients)
     loop = _categorical_cross_entropy_backward if labels.ndim == 1 else _categorical_cross_entropy_dense_backward
-    by_rows(loop, quotients, labels, grad, contiguous(total).reshape(-1), by_probabilities)
-    return by_probabilities
+    kernel = reference.categorical_cross_entropy_backward
+    return backward_by_rows(kernel, loop, grad, saved, labels, quotients, total.reshape(-1))
 
 
 @reference.sigmoid_cross_entropy.on("cpu")
@@ -48,11 +45,8 @@ def sigmoid_cross_entropy(logits, targets):
 
 @reference.sigmoid_cross_entropy_backward.on("cpu")
 def sigmoid_cross_entropy_backward(grad, logits, targets):
-    if not takes(logits, targets):
-        return by_reference(reference.sigmoid_cross_entropy_backward, grad, logits, targets)
-    by_logits = empty_like(logits)
-    by_rows(_sigmoid_cross_entropy_backward, logits, targets, grad, by_logits)
-    return by_logits
+    kernel = reference.sigmoid_cross_entropy_backward
+    return backward_by_rows(kernel, _sigmoid_cross_entropy_backward, grad, logits, targets, logits)
 
 
 @reference.binary_cross_entropy.on("cpu")
@@ -66,19 +60,13 @@ def binary_cross_entropy(probabilities, targets):
 
 @reference.binary_cross_entropy_backward.on("cpu")
 def binary_cross_entropy_backward(grad, saved, targets):
-    probabilities, _ = saved
-    if not takes(probabilities, targets):
-        return by_reference(reference.binary_cross_entropy_backward, grad, saved, targets)
-    by_probabilities = empty_like(probabilities)
-    by_rows(_binary_cross_entropy_backward, probabilities, targets, grad, by_probabilities)
-    return by_probabilities
+    kernel = reference.binary_cross_entropy_backward
+    return backward_by_rows(kernel, _binary_cross_entropy_backward, grad, saved, targets, saved[0])
 
 
 @inline_jit
 def _clip(p):
-    low, high = type(p)(EPSILON), type(p)(1 - EPSILON)
-    p = low if p < low else p
-    return high if p > high else p
+    return clip(p, type(p)(EPSILON), type(p)(1 - EPSILON))
 
 
 @sum_jit
@@ -103,6 +91,9 @@ def _binary_loss(p, t):
     for j in range(p.size):
         total += _binary_term(p[j], t[j])
     return total
+
+
+# Loops over rows, of arrays as in softmax.py; totals are (rows,).
 
 
 @jit
@@ -130,7 +121,7 @@ def _categorical_cross_entropy_dense(probabilities, labels, loss, totals, quotie
 
 
 @jit
-def _categorical_cross_entropy_backward(quotients, labels, grad, totals, by_probabilities, start, stop):
+def _categorical_cross_entropy_backward(quotients, labels, grad, by_probabilities, totals, start, stop):
     for i in range(start, stop):
         q, output, label = quotients[i], by_probabilities[i], labels[i]
         nan = type(q[0])(math.nan)
@@ -144,7 +135,7 @@ def _categorical_cross_entropy_backward(quotients, labels, grad, totals, by_prob
 
 
 @jit
-def _categorical_cross_entropy_dense_backward(quotients, labels, grad, totals, by_probabilities, start, stop):
+def _categorical_cross_entropy_dense_backward(quotients, labels, grad, by_probabilities, totals, start, stop):
     for i in range(start, stop):
         q, output, weights, g, total = quotients[i], by_probabilities[i], labels[i], grad[i], totals[i]
         for j in range(q.size):
@@ -162,16 +153,6 @@ def _sigmoid_cross_entropy(logits, targets, loss, start, stop):
     for i in range(start, stop):
         total = _sigmoid_loss(logits[i], targets[i])
         loss[i] = total / type(total)(units)
-
-
-@jit
-def _sigmoid_cross_entropy_backward(logits, targets, grad, by_logits, start, stop):
-    units = logits.shape[1]
-    for i in range(start, stop):
-        z, t, output = logits[i], targets[i], by_logits[i]
-        share = grad[i] / type(z[0])(units)
-        for j in range(units):
-            output[j] = (sigmoid(z[j]) - t[j]) * share
 
 
 @inline_jit
@@ -196,11 +177,20 @@ def _binary_cross_entropy(probabilities, targets, loss, clipped, start, stop):
         loss[i] = total / type(total)(units)
 
 
-@jit
-def _binary_cross_entropy_backward(probabilities, targets, grad, by_probabilities, start, stop):
-    units = probabilities.shape[1]
-    for i in range(start, stop):
-        p, t, output = probabilities[i], targets[i], by_probabilities[i]
-        share = grad[i] / type(p[0])(units)
-        for j in range(units):
-            output[j] = _binary_slope(p[j], t[j]) * share
+def _mean_backward(slope):
+    """by_x[i, j] = grad[i] / units * slope(x[i, j], targets[i, j]), all but grad (rows, units)."""
+
+    @jit
+    def mean_backward(x, targets, grad, by_x, start, stop):
+        units = x.shape[1]
+        for i in range(start, stop):
+            row, t, output = x[i], targets[i], by_x[i]
+            share = grad[i] / type(row[0])(units)
+            for j in range(units):
+                output[j] = slope(row[j], t[j]) * share
+
+    return mean_backward
+
+
+_sigmoid_cross_entropy_backward = _mean_backward(inline_jit(lambda z, t: sigmoid(z) - t))
+_binary_cross_entropy_backward = _mean_backward(_binary_slope)

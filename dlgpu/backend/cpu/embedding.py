@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from dlgpu.backend.cpu.arrays import by_reference, contiguous
+from dlgpu.backend.cpu.arrays import by_reference, compiled_or_integer, contiguous
 from dlgpu.backend.cpu.jit import jit
-from dlgpu.backend.cpu.threads import spread
+from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import embedding as reference
 
@@ -13,46 +13,46 @@ GRAIN = 2**17  # values that are worth a thread
 
 @reference.gather.on("cpu")
 def gather(table, indices):
-    if not _moves(table):
+    if not compiled_or_integer(table):
         return by_reference(reference.gather, table, indices)
+    table, indices = contiguous(table), contiguous(indices)
     output = empty((len(indices), table.shape[1]), table.dtype)
-    call(_gather, contiguous(table), contiguous(indices), output)
+    _check(indices, len(table))
+    share(_gather_rows, len(indices), _grain(table.shape[1]), table, indices, output)
     return output
 
 
 @reference.scatter_add.on("cpu")
 def scatter_add(values, indices, rows):
-    if not _moves(values):
+    if not compiled_or_integer(values):
         return by_reference(reference.scatter_add, values, indices, rows)
+    values, indices = contiguous(values), contiguous(indices)
     output = empty((rows, values.shape[1]), values.dtype)
-    call(_scatter_add, contiguous(values), contiguous(indices), output)
+    _check(indices, rows)
+    share(_scatter_add_rows, rows, _grain(values.shape[1]), values, indices, output)
     return output
 
 
-def _moves(array):
-    """Whether loops are compiled for this dtype."""
-    return array.dtype.char in "fd" or array.dtype.kind in "iu"
-
-
-def _gather(table, indices, output):
-    _check(indices, len(table))
-    spread(_gather_rows, len(indices), GRAIN // max(table.shape[1], 1) + 1, table, indices, output)
-
-
-def _scatter_add(values, indices, output):
-    _check(indices, len(output))
-    spread(_scatter_add_rows, len(output), GRAIN // max(output.shape[1], 1) + 1, values, indices, output)
-
-
 def _check(indices, rows):
-    found = np.zeros((), bool)
-    _out_of_range(indices, rows, found)
+    """Raise an error, at each replay, too, if an index is out of range."""
+    found = empty((), np.bool_)
+    call(_out_of_range, indices, rows, found)
+    call(_raise, found, indices, rows)
+
+
+def _raise(found, indices, rows):
     if found:
         reference.check(indices, rows)
 
 
+def _grain(features):
+    """How many rows are worth a thread."""
+    return GRAIN // max(features, 1) + 1
+
+
 @jit
 def _out_of_range(indices, rows, output):
+    """output[()] = whether one of (n,) indices is not in [0, rows)"""
     found = False
     for i in range(indices.size):
         found |= (indices[i] < 0) | (indices[i] >= rows)
@@ -61,6 +61,7 @@ def _out_of_range(indices, rows, output):
 
 @jit
 def _gather_rows(table, indices, output, start, stop):
+    """output[i] = table[indices[i]]"""
     for i in range(start, stop):
         source, target = table[indices[i]], output[i]
         for j in range(target.size):
@@ -69,7 +70,7 @@ def _gather_rows(table, indices, output, start, stop):
 
 @jit
 def _scatter_add_rows(values, indices, output, start, stop):
-    """The rows from start to stop."""
+    """output[indices[i]] += values[i] in ascending order of i, into zeros; the rows from start to stop of output."""
     output[start:stop] = 0
     for i in range(indices.size):
         row = indices[i]

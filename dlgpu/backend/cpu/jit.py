@@ -30,15 +30,15 @@ def by_dtype(narrow: Callable, wide: Callable) -> InCompiledCode:
         from numba import types
         from numba.extending import overload
 
-        def stub(x):
-            raise NotImplementedError
+        def chosen(x):
+            """What Numba looks up; it compiles `implementation` in its place."""
 
-        @overload(stub, jit_options={"forceinline": True, "fastmath": {"contract", "nsz"}})
+        @overload(chosen, jit_options={"forceinline": True, "fastmath": {"contract", "nsz"}})
         def implementation(x):
             function = narrow if getattr(x, "dtype", x) in (types.float32, types.int32) else wide
             return lambda x: function(x)
 
-        return stub
+        return chosen
 
     return InCompiledCode(make)
 

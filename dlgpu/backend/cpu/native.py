@@ -162,23 +162,6 @@ class Prepared:
         self._function(SCRATCH, SCRATCH, self.place)
 
 
-class Joined:
-    """Calls of loops, (loop, args), made natively one after another: see `Recording.finish`."""
-
-    shares: Any = None  # the loop before which `before` is called
-    before: Callable = staticmethod(lambda: None)
-
-    def __init__(self, calls: Sequence):
-        self.calls = [Prepared(loop, args) for loop, args in calls]
-        self._shared = any(loop is self.shares for loop, _ in calls)
-        self._run = Prepared(run, [np.array([(call.address, call.place) for call in self.calls], np.int64)])
-
-    def __call__(self) -> None:
-        if self._shared:
-            self.before()
-        self._run()
-
-
 class _Halves:
     """Of a block: its numbers of two words."""
 
@@ -187,11 +170,6 @@ class _Halves:
 
     def __setitem__(self, place: int, number: int) -> None:
         self._block[place : place + 2] = number & (2**64 - 1), number >> 64
-
-
-def _run(table):
-    for i in range(len(table)):
-        invoke(table[i, 0], table[i, 1])
 
 
 @instructions
@@ -211,8 +189,11 @@ def invoke(typing, address, block):
     return types.void(address, block), generate
 
 
-run = Loop(_run)
-Loop.join = Joined
+@Loop
+def run(table):
+    """Call all functions of a table, (calls, 2) of their addresses and those of their blocks, in order."""
+    for i in range(len(table)):
+        invoke(table[i, 0], table[i, 1])
 
 
 @instructions

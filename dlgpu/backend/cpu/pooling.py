@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dlgpu.backend import windows
-from dlgpu.backend.cpu.arrays import by_reference, contiguous
+from dlgpu.backend.cpu.arrays import by_reference, compiled, compiled_or_integer, contiguous
 from dlgpu.backend.cpu.jit import jit
 from dlgpu.backend.cpu.native import flat
 from dlgpu.backend.cpu.threads import share
@@ -44,14 +44,9 @@ def _loop(loop, values, batch, *args):
     share(loop, batch, 1 + GRAIN * batch // max(1, values), *args)
 
 
-def _compiled(dtype):
-    """Whether Numba's loops work on a dtype; the reference does float16 and booleans."""
-    return dtype.kind in "iu" or dtype in (np.float32, np.float64)
-
-
 @reference.max_pool.on("cpu")
 def max_pool(x, window, strides, padding):
-    if not _compiled(x.dtype):
+    if not compiled_or_integer(x):
         return by_reference(reference.max_pool, x, window, strides, padding)
     x, slide = contiguous(x), _slide(x.shape[1:3], x.shape[3], window, strides, padding)
     values = empty((len(x), slide.rows, slide.columns, slide.channels), x.dtype)
@@ -64,7 +59,7 @@ def max_pool(x, window, strides, padding):
 
 @reference.max_pool_scatter.on("cpu")
 def max_pool_scatter(grad, indices, size, window, strides, padding):
-    if not _compiled(grad.dtype):
+    if not compiled_or_integer(grad):
         return by_reference(reference.max_pool_scatter, grad, indices, size, window, strides, padding)
     slide = _slide(tuple(size), grad.shape[3], window, strides, padding)
     out = empty((len(grad), *size, slide.channels), grad.dtype)
@@ -74,7 +69,7 @@ def max_pool_scatter(grad, indices, size, window, strides, padding):
 
 @reference.max_pool_gather.on("cpu")
 def max_pool_gather(x, indices, window, strides, padding):
-    if not _compiled(x.dtype):
+    if not compiled_or_integer(x):
         return by_reference(reference.max_pool_gather, x, indices, window, strides, padding)
     slide = _slide(x.shape[1:3], x.shape[3], window, strides, padding)
     out = empty(indices.shape, x.dtype)
@@ -84,7 +79,7 @@ def max_pool_gather(x, indices, window, strides, padding):
 
 @reference.average_pool.on("cpu")
 def average_pool(x, window, strides, padding):
-    if x.dtype.kind != "f" or not _compiled(x.dtype):
+    if not compiled(x):
         return by_reference(reference.average_pool, x, window, strides, padding)
     x, slide = contiguous(x), _slide(x.shape[1:3], x.shape[3], window, strides, padding)
     out = empty((len(x), slide.rows, slide.columns, slide.channels), x.dtype)
@@ -94,7 +89,7 @@ def average_pool(x, window, strides, padding):
 
 @reference.average_pool_gradient.on("cpu")
 def average_pool_gradient(grad, size, window, strides, padding):
-    if grad.dtype.kind != "f" or not _compiled(grad.dtype):
+    if not compiled(grad):
         return by_reference(reference.average_pool_gradient, grad, size, window, strides, padding)
     slide = _slide(tuple(size), grad.shape[3], window, strides, padding)
     out = empty((len(grad), *size, slide.channels), grad.dtype)

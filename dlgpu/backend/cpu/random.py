@@ -6,7 +6,7 @@ import numpy as np
 
 from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous, empty_like
 from dlgpu.backend.cpu.jit import jit
-from dlgpu.backend.cpu.threads import share, spread
+from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import Wide, call, empty
 from dlgpu.backend.reference import random as reference
 from dlgpu.backend.reference.random import KEY_STEPS, MASK64, MULTIPLIERS, ROUNDS, threshold
@@ -37,7 +37,9 @@ def random_uniform(out, low, high, seed, counter):
 
 @reference.random_normal.on("cpu")
 def random_normal(out, mean, stddev, seed, counter):
-    call(_normal, out, mean, stddev, seed, counter)
+    words = empty(out.size + out.size % 2, np.uint64 if out.dtype == np.float64 else np.uint32)
+    _fill("bits", words.view(np.uint32), seed, counter, 0, 0)
+    call(reference.box_muller, words, out, mean, stddev)
 
 
 @reference.random_integers.on("cpu")
@@ -52,7 +54,9 @@ def random_bernoulli(out, probability, seed, counter):
 
 @reference.random_permutation.on("cpu")
 def random_permutation(out, seed, counter):
-    call(_permutation, out, seed, counter)
+    draws = empty(len(out), np.uint64)
+    _fill("bits", draws.view(np.uint32), seed, counter, 0, 0)
+    call(reference.sort_by_draws, draws, out)
 
 
 @reference.dropout.on("cpu")
@@ -62,7 +66,8 @@ def dropout(x, rate, seed, counter, mask_shape):
     limit, scale = U(threshold(rate)), x.dtype.type(1 / (1 - rate))
     output = empty_like(x)
     if tuple(mask_shape) == x.shape:
-        _dropout(contiguous(x).reshape(-1), output.reshape(-1), seed, counter, limit, scale)
+        arrays = contiguous(x).reshape(-1), output.reshape(-1)
+        share(_drop, -(-x.size // 4), GRAIN // 4, *arrays, wide(seed), wide(counter), limit, scale)
     else:
         factor = empty(mask_shape, x.dtype)
         _fill("factor", factor.reshape(-1), seed, counter, limit, scale)
@@ -74,27 +79,6 @@ def _fill(kind, out, seed, counter, one, two):
     """Fill `out`, (size,), with what VALUES makes of words, four to a block, or of draws, two to a block."""
     make, each = (_of_draws, 2) if kind in OF_DRAWS else (_of_words, 4)
     share(make(kind), -(-out.size // each), GRAIN // each, out, wide(seed), wide(counter), one, two)
-
-
-def _dropout(x, output, seed, counter, limit, scale):
-    share(_drop, -(-x.size // 4), GRAIN // 4, x, output, wide(seed), wide(counter), limit, scale)
-
-
-def _normal(out, mean, stddev, seed, counter):
-    words = np.empty(out.size + out.size % 2, np.uint64 if out.dtype == np.float64 else np.uint32)
-    _bits(words.view(np.uint32), seed, counter)
-    reference.box_muller(words, out, mean, stddev)
-
-
-def _permutation(out, seed, counter):
-    draws = np.empty(len(out), np.uint64)
-    _bits(draws.view(np.uint32), seed, counter)
-    reference.sort_by_draws(draws, out)
-
-
-def _bits(words, seed, counter):
-    """Fill them with random bits, inside of a recorded call."""
-    spread(_of_words("bits"), -(-words.size // 4), GRAIN // 4, words, wide(seed), wide(counter), 0, 0)
 
 
 def wide(number):
@@ -161,6 +145,7 @@ def _of_draws(kind):
 
 @strict_jit
 def _drop(x, output, seed, counter, limit, scale, start, stop):
+    """output = x * scale, or x * 0 where the word is below limit, all (size,); in blocks of four words."""
     values, results, nothing = x[4 * start : 4 * stop], output[4 * start : 4 * stop], type(scale)(0)
     whole = values.size // 4
     for block in range(whole):

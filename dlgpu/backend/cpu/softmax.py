@@ -47,17 +47,22 @@ def softmax_cross_entropy(logits, labels):
 
 @reference.softmax_cross_entropy_backward.on("cpu")
 def softmax_cross_entropy_backward(grad, probabilities, labels):
-    if not takes(probabilities, labels):
-        return by_reference(reference.softmax_cross_entropy_backward, grad, probabilities, labels)
-    by_logits = empty_like(probabilities)
     loop = _softmax_cross_entropy_backward if labels.ndim == 1 else _softmax_cross_entropy_dense_backward
-    by_rows(loop, probabilities, labels, grad, by_logits)
-    return by_logits
+    return backward_by_rows(reference.softmax_cross_entropy_backward, loop, grad, probabilities, labels, probabilities)
 
 
 def takes(x, labels):
     """Whether the compiled loops know the dtypes and have something to do."""
     return x.size > 0 and (compiled(x, labels) if labels.ndim == 2 else compiled(x))
+
+
+def backward_by_rows(kernel, loop, grad, saved, labels, x, *more):
+    """What kernel(grad, saved, labels) returns, of x's shape, by loop(x, labels, grad, result, *more) over rows."""
+    if not takes(x, labels):
+        return by_reference(kernel, grad, saved, labels)
+    by_x = empty_like(x)
+    by_rows(loop, x, labels, grad, by_x, *more)
+    return by_x
 
 
 def _along(kernel, loop, axis, *arrays):
@@ -105,6 +110,23 @@ def _peak(row):
 
 
 @inline_jit
+def _exponentials(row, y):
+    """y[j] = exp(row[j] - peak); (peak, sum_j y[j])"""
+    peak = _peak(row)
+    for j in range(row.size):
+        y[j] = exp(row[j] - peak)
+    return peak, row_sum(y)
+
+
+@inline_jit
+def _divide(y, total):
+    """y[j] /= total"""
+    share = F(1) / total
+    for j in range(y.size):
+        y[j] *= share
+
+
+@inline_jit
 def _log_share(x, peak, logarithm):
     """Not in the loops that reassociate, in which the peak's digits would swamp the logarithm."""
     return (x - peak) - logarithm
@@ -126,17 +148,15 @@ def _dense_loss(row, weights, peak, logarithm):
     return total
 
 
+# Loops over the rows from start to stop of arrays (rows, columns); losses, their gradients, and labels that are numbers
+# of columns are (rows,). "Dense" labels are (rows, columns), a weight for each.
+
+
 @jit
 def _softmax(x, output, start, stop):
     for i in range(start, stop):
-        row, y = x[i], output[i]
-        peak = _peak(row)
-        for j in range(row.size):
-            y[j] = exp(row[j] - peak)
-        total = row_sum(y)
-        share = F(1) / total
-        for j in range(row.size):
-            y[j] *= share
+        _, total = _exponentials(x[i], output[i])
+        _divide(output[i], total)
 
 
 @jit
@@ -171,31 +191,21 @@ def _log_softmax_backward(grad, y, output, start, stop):
 def _softmax_cross_entropy(logits, labels, loss, probabilities, start, stop):
     for i in range(start, stop):
         row, p, label = logits[i], probabilities[i], labels[i]
-        peak = _peak(row)
-        for j in range(row.size):
-            p[j] = exp(row[j] - peak)
-        total = row_sum(p)
+        peak, total = _exponentials(row, p)
         if 0 <= label < row.size:
             loss[i] = -_log_share(row[label], peak, log(total))
         else:
             loss[i] = total = type(peak)(math.nan)
-        share = F(1) / total
-        for j in range(row.size):
-            p[j] *= share
+        _divide(p, total)
 
 
 @jit
 def _softmax_cross_entropy_dense(logits, labels, loss, probabilities, start, stop):
     for i in range(start, stop):
         row, p, weights = logits[i], probabilities[i], labels[i]
-        peak = _peak(row)
-        for j in range(row.size):
-            p[j] = exp(row[j] - peak)
-        total = row_sum(p)
-        share, logarithm = F(1) / total, log(total)
-        for j in range(row.size):
-            p[j] *= share
-        loss[i] = _dense_loss(row, weights, peak, logarithm)
+        peak, total = _exponentials(row, p)
+        _divide(p, total)
+        loss[i] = _dense_loss(row, weights, peak, log(total))
 
 
 @jit

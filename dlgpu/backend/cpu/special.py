@@ -19,6 +19,13 @@ C0, C1, C2, C3, C4, C5, C6, C7, C8, C9, C10, C11 = map(F, ERFC32)
 
 
 @inline_jit
+def clip(x, low, high):
+    """What is nearest to x from low to high; NaN is neither below nor above, and stays."""
+    x = low if x < low else x
+    return high if x > high else x
+
+
+@inline_jit
 def _power(x):
     """(n, r, q): x = n ln(2) + r with |r| <= ln(2) / 2, and q = exp(r) - 1. The polynomial is Cephes's expf."""
     shifted = x * LOG2_E + ROUNDER
@@ -41,18 +48,14 @@ def _two_to(n):
 
 @inline_jit
 def exp32(x):
-    x = F(-104) if x < F(-104) else x  # comparisons that leave NaN
-    x = F(89) if x > F(89) else x
-    n, q = _power(x)
+    n, q = _power(clip(x, F(-104), F(89)))
     half = I(n >> I(1))  # in two steps, for the ends of the range
     return (q + F(1)) * _two_to(half) * _two_to(I(n - half))
 
 
 @inline_jit
 def expm1_32(x):
-    x = F(-20) if x < F(-20) else x
-    x = F(88.5) if x > F(88.5) else x
-    n, q = _power(x)
+    n, q = _power(clip(x, F(-20), F(88.5)))
     half = I(n >> I(1))
     first, second = _two_to(half), _two_to(I(n - half))
     return q * first * second + (first * second - F(1))

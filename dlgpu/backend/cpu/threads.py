@@ -1,6 +1,6 @@
 """Work shared by threads of our own, which native code hands over: Numba's abort when two Python threads enter them.
 
-Each worker has a mail, a row of integers. Its state says what may be written there, and by whom:
+Each worker has a mailbox, a row of integers. Its state says what may be written there, and by whom:
 
     ASLEEP   until Python writes WOKEN and wakes the worker, which writes READY
     READY    waiting for work, for a while; whoever replaces this by CLAIMED, at once, may write the other words
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from dlgpu.backend.cpu.native import Joined, Loop, Prepared, instructions, invoke
+from dlgpu.backend.cpu.native import Loop, Prepared, instructions, invoke, run
 from dlgpu.backend.recorder import call, compiled
 
 # NUMBA_NUM_THREADS, or the processors of this process
@@ -59,19 +59,19 @@ def alone(length: int, grain: int) -> bool:
 
 def spread(loop: Any, length: int, grain: int, *args: Any) -> None:
     """The same, inside of a recorded call."""
-    crew.wake()
-    together(*_shared(loop, length, grain, args))
+    pool.wake()
+    run_parts(*_shared(loop, length, grain, args))
 
 
 def _shared(loop: Any, length: int, grain: int, args: Sequence) -> list:
-    """The arguments of `together`."""
+    """The arguments of `run_parts`."""
     threads = max(1, min(THREADS, length // grain))
     size = -(-length // threads)
     size = -(-size // 64) * 64 if size > 256 else size
     parts = [Prepared(loop, [*args, i, min(i + size, length)]) for i in range(0, length, size)] if length else []
     table = np.array([(part.address, part.place, 0) for part in parts], np.int64).reshape(-1, 3).view(_Table)
     table.parts = parts
-    return [crew.mails, table]
+    return [pool.mailboxes, table]
 
 
 class _Table(np.ndarray):
@@ -81,11 +81,11 @@ class _Table(np.ndarray):
 
 
 class Worker(threading.Thread):
-    """A thread that does what comes by mail."""
+    """A thread that does what comes to its mailbox."""
 
-    def __init__(self, mail: np.ndarray):
+    def __init__(self, mailbox: np.ndarray):
         super().__init__(daemon=True, name="dlgpu-worker")
-        self.mail, self._serve = mail, Prepared(serve, [mail])
+        self.mailbox, self._serve = mailbox, Prepared(serve, [mailbox])
         self.wanted = threading.Lock()
         self.wanted.acquire()
         self.start()
@@ -97,25 +97,25 @@ class Worker(threading.Thread):
 
     def wake(self) -> None:
         """It will be ready within some 100 microseconds."""
-        if self.mail[STATE] == ASLEEP:
-            self.mail[STATE] = WOKEN
+        if self.mailbox[STATE] == ASLEEP:
+            self.mailbox[STATE] = WOKEN
             self.wanted.release()
 
 
-class Crew:
+class ThreadPool:
     """The process's workers."""
 
     def __init__(self) -> None:
-        self.mails = np.zeros((max(THREADS - 1, 1), WORDS), np.int64)
+        self.mailboxes = np.zeros((max(THREADS - 1, 1), WORDS), np.int64)
         self.workers: list[Worker] = []
         self._most, self._lock = THREADS - 1, threading.Lock()
 
     def wake(self) -> None:
         """Wake all workers that sleep."""
-        with self._lock:  # another thread's worker would do the same mail's work again
+        with self._lock:  # another thread's worker would do the same mailbox's work again
             while len(self.workers) < self._most:
                 try:
-                    self.workers.append(Worker(self.mails[len(self.workers)]))
+                    self.workers.append(Worker(self.mailboxes[len(self.workers)]))
                 except RuntimeError:  # no more threads may be started: what they would do is done by others
                     self._most = len(self.workers)
             for worker in self.workers:
@@ -123,63 +123,62 @@ class Crew:
 
     def forget(self) -> None:
         """A forked child has none of its parent's threads."""
-        self.mails[:] = 0
+        self.mailboxes[:] = 0
         self.workers, self._lock = [], threading.Lock()
 
 
-crew = Crew()
-Joined.before = crew.wake
+pool = ThreadPool()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=crew.forget)
+    os.register_at_fork(after_in_child=pool.forget)
 
 
 # -- in native code
 
 
 @Loop
-def serve(mail: Any) -> None:
+def serve(mailbox: Any) -> None:
     turn = 0
-    write(mail, STATE, READY)
+    write(mailbox, STATE, READY)
     while True:
-        state = read(mail, STATE)
-        if state >= POSTED and replace(mail, STATE, state, RUNNING):
-            invoke(mail[FUNCTION], mail[BLOCK])
-            write(mail, DONE, mail[DONE] + 1)
-            write(mail, STATE, READY)
+        state = read(mailbox, STATE)
+        if state >= POSTED and replace(mailbox, STATE, state, RUNNING):
+            invoke(mailbox[FUNCTION], mailbox[BLOCK])
+            write(mailbox, DONE, mailbox[DONE] + 1)
+            write(mailbox, STATE, READY)
             turn = 0
         turn += 1
         if turn < TURNS:
             pause()
         elif turn < TURNS + NAPS:
             nap()
-        elif replace(mail, STATE, READY, ASLEEP):
+        elif replace(mailbox, STATE, READY, ASLEEP):
             return
 
 
 @Loop
-def together(mails: Any, parts: Any) -> None:
+def run_parts(mailboxes: Any, parts: Any) -> None:
     """Do all parts, rows of a function, a block and a free word: the first here, the others where a worker is ready."""
     turn = 0
     for i in range(1, len(parts)):
-        mail = mails[min(i, len(mails)) - 1]
-        while turn < TURNS and read(mail, STATE) == WOKEN:  # Python has just woken it
+        mailbox = mailboxes[min(i, len(mailboxes)) - 1]
+        while turn < TURNS and read(mailbox, STATE) == WOKEN:  # Python has just woken it
             turn += 1
             pause()
         parts[i, 2] = -1
-        if i <= len(mails) and replace(mail, STATE, READY, CLAIMED):
-            mail[FUNCTION], mail[BLOCK], parts[i, 2] = parts[i, 0], parts[i, 1], mail[DONE]
-            write(mail, STATE, POSTED + parts[i, 2])
+        if i <= len(mailboxes) and replace(mailbox, STATE, READY, CLAIMED):
+            mailbox[FUNCTION], mailbox[BLOCK], parts[i, 2] = parts[i, 0], parts[i, 1], mailbox[DONE]
+            write(mailbox, STATE, POSTED + parts[i, 2])
     for i in range(len(parts)):
         if i == 0 or parts[i, 2] < 0:
             invoke(parts[i, 0], parts[i, 1])
     for i in range(1, len(parts)):
-        if parts[i, 2] >= 0 and replace(mails[i - 1], STATE, POSTED + parts[i, 2], CLAIMED):
-            write(mails[i - 1], DONE, parts[i, 2] + 1)
-            write(mails[i - 1], STATE, READY)
+        if parts[i, 2] >= 0 and replace(mailboxes[i - 1], STATE, POSTED + parts[i, 2], CLAIMED):
+            write(mailboxes[i - 1], DONE, parts[i, 2] + 1)
+            write(mailboxes[i - 1], STATE, READY)
             invoke(parts[i, 0], parts[i, 1])
     for i in range(1, len(parts)):
         turn = 0
-        while parts[i, 2] >= 0 and read(mails[i - 1], DONE) == parts[i, 2]:
+        while parts[i, 2] >= 0 and read(mailboxes[i - 1], DONE) == parts[i, 2]:
             turn += 1
             if turn < TURNS:
                 pause()
@@ -187,27 +186,24 @@ def together(mails: Any, parts: Any) -> None:
                 nap()
 
 
-Joined.shares = together
-
-
 def _place(builder: Any, context: Any, signature: Any, args: Any) -> Any:
-    mail = context.make_array(signature.args[0])(context, builder, args[0])
-    return builder.gep(mail.data, [args[1]])
+    mailbox = context.make_array(signature.args[0])(context, builder, args[0])
+    return builder.gep(mailbox.data, [args[1]])
 
 
 @instructions
-def read(typing, mail, place):
+def read(typing, mailbox, place):
     """The word at a place, and after it whatever its writer wrote before."""
     from numba import types
 
     def generate(context, builder, signature, args):
         return builder.load_atomic(_place(builder, context, signature, args), "seq_cst", 8)
 
-    return types.int64(mail, types.int64), generate
+    return types.int64(mailbox, types.int64), generate
 
 
 @instructions
-def write(typing, mail, place, word):
+def write(typing, mailbox, place, word):
     """Write the word at a place, after all that was written before."""
     from numba import types
 
@@ -215,11 +211,11 @@ def write(typing, mail, place, word):
         builder.store_atomic(args[2], _place(builder, context, signature, args), "seq_cst", 8)
         return context.get_dummy_value()
 
-    return types.void(mail, types.int64, types.int64), generate
+    return types.void(mailbox, types.int64, types.int64), generate
 
 
 @instructions
-def replace(typing, mail, place, before, after):
+def replace(typing, mailbox, place, before, after):
     """Write `after` at a place if `before` is there, with nobody in between; whether it was."""
     from numba import types
 
@@ -227,7 +223,7 @@ def replace(typing, mail, place, before, after):
         place = _place(builder, context, signature, args)
         return builder.extract_value(builder.cmpxchg(place, args[2], args[3], "seq_cst", "seq_cst"), 1)
 
-    return types.boolean(mail, types.int64, types.int64, types.int64), generate
+    return types.boolean(mailbox, types.int64, types.int64, types.int64), generate
 
 
 @instructions
@@ -265,7 +261,28 @@ def nap(typing):
 def as_loop(_: Callable, args: Sequence) -> tuple[Callable, list]:
     """What a recorded call of `spread` is."""
     loop, length, grain, *rest = args
-    return together, _shared(loop, length, grain, rest)
+    return run_parts, _shared(loop, length, grain, rest)
 
 
 compiled[spread] = as_loop
+
+
+class Joined:
+    """Calls of loops, (loop, args), made natively one after another: see `Recording.finish`."""
+
+    def __init__(self, calls: Sequence):
+        self.calls = [Prepared(loop, args) for loop, args in calls]
+        self._shared = any(loop is run_parts for loop, _ in calls)
+        self._run = Prepared(run, [np.array([(call.address, call.place) for call in self.calls], np.int64)])
+
+    def __call__(self) -> None:
+        self.wake()
+        self._run()
+
+    def wake(self) -> None:
+        """Wake the workers, if they share one of the calls."""
+        if self._shared:
+            pool.wake()
+
+
+Loop.join = Joined

@@ -7,8 +7,9 @@ import math
 
 import numpy as np
 
-from dlgpu.backend.cpu.arrays import by_reference, contiguous
+from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous
 from dlgpu.backend.cpu.jit import inline_jit, jit, sum_jit
+from dlgpu.backend.cpu.special import clip
 from dlgpu.backend.cpu.threads import share
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import update as reference
@@ -21,7 +22,7 @@ BLOCK = 2**14  # elements whose squares are added up at once, whatever the numbe
 
 @reference.sgd_step.on("cpu")
 def sgd_step(values, gradients, velocity, scalars, decay, momentum, nesterov):
-    if not _compiled(values):
+    if not compiled(values):
         return by_reference(reference.sgd_step, values, gradients, velocity, scalars, decay, momentum, nesterov)
     if velocity is None:
         share(_sgd, len(values), GRAIN, values, gradients, scalars, decay)
@@ -33,49 +34,43 @@ def sgd_step(values, gradients, velocity, scalars, decay, momentum, nesterov):
 @reference.rmsprop_step.on("cpu")
 def rmsprop_step(values, gradients, square, mean, velocity, scalars, decay, rho, momentum, epsilon):
     buffers, numbers = (values, gradients, square, mean, velocity), (decay, rho, momentum, epsilon)
-    if not _compiled(values):
-        return by_reference(reference.rmsprop_step, *buffers, scalars, *numbers)
-    share(_rmsprop, len(values), GRAIN, *buffers, scalars, *numbers)
+    return _step(reference.rmsprop_step, _rmsprop, buffers, scalars, *numbers)
 
 
 @reference.adagrad_step.on("cpu")
 def adagrad_step(values, gradients, total, scalars, decay, epsilon):
-    if not _compiled(values):
-        return by_reference(reference.adagrad_step, values, gradients, total, scalars, decay, epsilon)
-    share(_adagrad, len(values), GRAIN, values, gradients, total, scalars, decay, epsilon)
+    return _step(reference.adagrad_step, _adagrad, (values, gradients, total), scalars, decay, epsilon)
 
 
 @reference.adam_step.on("cpu")
 def adam_step(values, gradients, mean, square, peak, scalars, decay, beta_1, beta_2, epsilon):
     buffers, numbers = (values, gradients, mean, square, peak), (decay, beta_1, beta_2, epsilon)
-    if not _compiled(values):
-        return by_reference(reference.adam_step, *buffers, scalars, *numbers)
-    if len(values) < 2 * GRAIN:
-        call(_adam_alone, *buffers, scalars, *numbers)
-    else:
-        share(_adam, len(values), GRAIN, *buffers, scalars, *numbers)
-        call(_count, scalars)
+    return _step(reference.adam_step, _adam, buffers, scalars, *numbers, count=(_count, scalars))
 
 
 @reference.nadam_step.on("cpu")
 def nadam_step(values, gradients, mean, square, scalars, decay, beta_1, beta_2, epsilon):
     buffers, numbers = (values, gradients, mean, square), (decay, beta_1, beta_2, epsilon)
-    if not _compiled(values):
-        return by_reference(reference.nadam_step, *buffers, scalars, *numbers)
-    share(_nadam, len(values), GRAIN, *buffers, scalars, *numbers)
-    call(_count_nadam, scalars, beta_1)
+    return _step(reference.nadam_step, _nadam, buffers, scalars, *numbers, count=(_count_nadam, scalars, beta_1))
 
 
 @reference.decay_weights.on("cpu")
 def decay_weights(values, scalars, decay):
-    if not _compiled(values):
-        return by_reference(reference.decay_weights, values, scalars, decay)
-    share(_decay_weights, len(values), GRAIN, values, scalars, decay)
+    return _step(reference.decay_weights, _decay_weights, (values,), scalars, decay)
+
+
+def _step(kernel, loop, buffers, *args, count=None):
+    """What kernel(*buffers, *args) does, by a loop over all elements, and then by `count`, (loop, *its arguments)."""
+    if not compiled(buffers[0]):
+        return by_reference(kernel, *buffers, *args)
+    share(loop, len(buffers[0]), GRAIN, *buffers, *args)
+    if count is not None:
+        call(*count)
 
 
 @reference.square_norm.on("cpu")
 def square_norm(gradients):
-    if not _compiled(gradients):
+    if not compiled(gradients):
         return by_reference(reference.square_norm, gradients)
     flat, output = contiguous(gradients).reshape(-1), empty((), np.float64)
     blocks = -(-flat.size // BLOCK)
@@ -87,7 +82,7 @@ def square_norm(gradients):
 
 @reference.clip_norm.on("cpu")
 def clip_norm(gradients, square, limit):
-    if not _compiled(gradients):
+    if not compiled(gradients):
         return by_reference(reference.clip_norm, gradients, square, limit)
     factor = empty((), gradients.dtype)
     call(_clip_factor, np.asarray(square), limit, factor)
@@ -99,7 +94,7 @@ def clip_norm(gradients, square, limit):
 
 @reference.clip_norms.on("cpu")
 def clip_norms(gradients, segments, limit):
-    if not _compiled(gradients):
+    if not compiled(gradients):
         return by_reference(reference.clip_norms, gradients, segments, limit)
     worth = 1 if gradients.size > 2 * GRAIN else len(segments) + 1
     share(_clip_segments, len(segments), worth, gradients, contiguous(segments), limit)
@@ -107,7 +102,7 @@ def clip_norms(gradients, segments, limit):
 
 @reference.clip_value.on("cpu")
 def clip_value(gradients, limit):
-    if not _compiled(gradients):
+    if not compiled(gradients):
         return by_reference(reference.clip_value, gradients, limit)
     if gradients.flags.c_contiguous:
         share(_clip_value, gradients.size, GRAIN, gradients.reshape(-1), limit)
@@ -115,11 +110,8 @@ def clip_value(gradients, limit):
         call(np.clip, gradients, -limit, limit, gradients)
 
 
-def _compiled(array):
-    return array.dtype.char in "fd"
-
-
-# In each loop the numbers that concern all elements are rounded to the buffer's dtype first.
+# Buffers are (size,), scalars (1 + k,) float64 as in the references. In each loop the numbers that concern all elements
+# are rounded to the buffer's dtype first.
 
 
 @inline_jit
@@ -208,12 +200,6 @@ def _adam(values, gradients, mean, square, peak, scalars, decay, beta_1, beta_2,
             spread = peaks[i] if peaks[i] > spread else spread + number(0) * peaks[i]  # NaN in either stays
             peaks[i] = spread
         v[i] = v[i] * kept - rate * average / (np.sqrt(spread) + e)
-
-
-@jit
-def _adam_alone(values, gradients, mean, square, peak, scalars, decay, beta_1, beta_2, epsilon):
-    _adam(values, gradients, mean, square, peak, scalars, decay, beta_1, beta_2, epsilon, 0, values.size)
-    _count(scalars)
 
 
 @jit
@@ -315,5 +301,4 @@ def _clip_segments(gradients, segments, limit, start, stop):
 def _clip_value(gradients, limit, start, stop):
     g, high = gradients[start:stop], gradients.dtype.type(limit)
     for i in range(g.size):
-        value = -high if g[i] < -high else g[i]
-        g[i] = high if value > high else value
+        g[i] = clip(g[i], -high, high)

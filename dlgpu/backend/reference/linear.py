@@ -11,6 +11,8 @@ def matmul(a, b):
         a: (..., rows, inner).
         b: (..., inner, columns).
     Returns:
-        (..., rows, columns); zeros where inner is 0.
+        (..., rows, columns) in the wider of the two dtypes; zeros where inner is 0.
+    Raises:
+        ValueError: the inner lengths differ, or the other axes do not broadcast.
     """
     return a @ b

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 
 import dlgpu
-from dlgpu.backend.cpu import column  # noqa: F401
 from dlgpu.backend.dispatch import registry
 from dlgpu.backend.recorder import Memory, Recording
-from dlgpu.backend.traced import plain, traced
-from tests.backend.cuda.hostile import _copied, compare, converted
+from dlgpu.backend.traced import traced
+from tests.backend.comparison import arrays_in, compare_with_reference, copied, leaves, mapped
 
 HOST = "cpu"  # the device that runs this column on arrays in the host's memory
 
@@ -25,20 +24,14 @@ class Scrambled(Memory):
 
 
 def agree(name: str, *args: object, ulps: float = 8, size: int = 1, **options: object) -> None:
-    """Assert that a kernel's CPU version gives what its reference gives in float64 on the same values.
+    """Assert that a kernel's CPU version gives what its reference gives, and when it is replayed gives its own bits.
 
-    Each error may be `ulps` units in the last place, as `hostile.compare` counts them, times the square root of
-    `size`, the terms summed in each value. Then that its recorded calls, replayed on other values in the same arrays,
-    give the bits that the kernel gives for those.
+    Each error may be `ulps` units in the last place, as `compare_with_reference` counts them, times the square root of
+    `size`, the terms summed in each value.
     """
     tried(name, *args)
-    kernel = registry[name]
-    exact, given, rounded = converted(args, np.float64), _copied(args), converted(_copied(args), np.float32)
+    compare_with_reference(name, on_device, args, options, ulps * size**0.5)
     with np.errstate(all="ignore"), dlgpu.device("cpu"):
-        wanted, plain = kernel.reference(*exact, **options), kernel.reference(*rounded, **options)
-        found = kernel.columns["cpu"](*given, **options)
-        compare(name, found, wanted, plain, ulps * size**0.5)
-        compare(f"{name}, arguments", given, exact, rounded, ulps * size**0.5)
         replays_as_it_runs(name, args, options)
 
 
@@ -54,31 +47,16 @@ def on_device(function: Callable, *args: Any, **options: Any) -> Any:
 
 
 def replays_as_it_runs(name: str, args: tuple, options: dict) -> None:
-    recorded, others = _copied(args), _copied(args)
-    for array in arrays(others):
+    """Assert that a kernel's recorded calls, replayed on other values in the same arrays, give the kernel's bits."""
+    recorded, others = copied(args), copied(args)
+    for array in arrays_in(others):
         array[...] = array.ravel()[::-1].reshape(array.shape)
     recording = Recording(Scrambled())
     with recording.active():
         found = registry[name](*mapped(traced, recorded), **options)
-    for array, other in zip(arrays(recorded), arrays(others)):
+    for array, other in zip(arrays_in(recorded), arrays_in(others)):
         array[...] = other
     recording.replay()
     wanted = registry[name](*others, **options)
-    for f, w in zip(
-        arrays((mapped(np.asarray, found), recorded)), arrays((mapped(np.asarray, wanted), others)), strict=True
-    ):
-        np.testing.assert_array_equal(plain(f), w, err_msg=f"{name}, replayed")
-
-
-def arrays(value: object) -> list:
-    """All arrays in nested tuples."""
-    if isinstance(value, tuple | list):
-        return [array for item in value for array in arrays(item)]
-    return [value] if isinstance(value, np.ndarray) else []
-
-
-def mapped(function: Callable, value: object) -> object:
-    """The function of all arrays in nested tuples."""
-    if isinstance(value, tuple | list):
-        return type(value)([mapped(function, item) for item in value])
-    return function(value) if isinstance(value, np.ndarray | np.generic) else value
+    for f, w in zip(leaves((found, recorded)), leaves((wanted, others)), strict=True):
+        np.testing.assert_array_equal(np.asarray(f), w, err_msg=f"{name}, replayed")

@@ -10,7 +10,7 @@ import pytest
 
 from dlgpu.backend.cpu.elementwise import LOOPS, by_loop, fill
 from dlgpu.backend.cpu.jit import jit
-from dlgpu.backend.cpu.native import Joined
+from dlgpu.backend.cpu.threads import Joined
 from dlgpu.backend.recorder import Drawn, Recording, Wide, call, empty, kept
 
 
@@ -94,28 +94,28 @@ print("numba" in sys.modules)
 """
 
 
+def told(folder, monkeypatch):
+    """What CODE prints in a process of its own, whose object files are in a folder."""
+    monkeypatch.setenv("DLGPU_CACHE_DIR", str(folder))
+    return subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True).stdout.split()
+
+
 def test_what_was_compiled_once_is_loaded_without_numba(tmp_path, monkeypatch):
-    monkeypatch.setenv("DLGPU_CACHE_DIR", str(tmp_path))
-    runs = [subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True) for _ in "12"]
-    (first, compiled), (second, loaded) = (run.stdout.split() for run in runs)
+    (first, compiled), (second, loaded) = (told(tmp_path, monkeypatch) for _ in range(2))
     assert first == second
     assert (compiled, loaded) == ("True", "False")
 
 
 def test_a_file_that_is_not_whole_is_made_anew(tmp_path, monkeypatch):
-    monkeypatch.setenv("DLGPU_CACHE_DIR", str(tmp_path))
-    command = [sys.executable, "-c", CODE]
-    first = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    first = told(tmp_path, monkeypatch)
     for path in tmp_path.rglob("*.o"):
         path.write_bytes(path.read_bytes()[:-100])
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == first
+    assert told(tmp_path, monkeypatch) == first
 
 
 def test_where_nothing_can_be_kept_loops_run_all_the_same(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("DLGPU_CACHE_DIR", str(tmp_path / "file"))
-    told = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True).stdout
-    assert told.split()[1] == "True"
+    assert told(tmp_path / "file", monkeypatch)[1] == "True"
 
 
 def test_constants_tell_loops_apart():

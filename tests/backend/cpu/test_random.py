@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.backend.cuda.hostile import FLOATS
+from tests.backend.comparison import FLOATS
 from tests.backend.rows.random import *
 from tests.backend.rows.random import SIZES, drawn
 

@@ -8,7 +8,7 @@ import pytest
 import dlgpu
 from dlgpu.backend.cpu import recurrent
 from dlgpu.backend.dispatch import registry
-from tests.backend.cuda.hostile import compare, converted
+from tests.backend.comparison import compare, converted
 
 CELLS = {"simple_rnn": (1, 1, ()), "lstm": (4, 2, ()), "gru": (3, 1, (False,)), "gru_after": (3, 1, (True,))}
 

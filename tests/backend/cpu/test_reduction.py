@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from dlgpu.backend.cpu import reduction  # noqa: F401
 from tests.backend.cpu.agree import agree
 
 

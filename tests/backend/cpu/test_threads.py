@@ -11,7 +11,7 @@ import pytest
 
 from dlgpu.backend.cpu import threads
 from dlgpu.backend.cpu.jit import jit
-from dlgpu.backend.cpu.native import Joined
+from dlgpu.backend.cpu.threads import Joined
 from dlgpu.backend.recorder import Recording
 
 
@@ -25,10 +25,18 @@ def count(out, start, stop):
 def many(monkeypatch):
     """Four threads, however many processors there are."""
     monkeypatch.setattr(threads, "THREADS", 4)
-    crew = threads.Crew()
-    monkeypatch.setattr(threads, "crew", crew)
-    monkeypatch.setattr(Joined, "before", crew.wake)
-    return crew
+    pool = threads.ThreadPool()
+    monkeypatch.setattr(threads, "pool", pool)
+    return pool
+
+
+def at_once(work, times):
+    """Call work(0), work(1), ... in as many threads of Python."""
+    callers = [threading.Thread(target=work, args=(n,)) for n in range(times)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 63, 64, 257, 1000, 100_003])
@@ -44,10 +52,10 @@ def test_every_item_is_worked_on_once(length, grain, many):
 def test_workers_take_part_and_sleep_when_nothing_comes(many):
     out = np.zeros(1 << 20)
     deadline = time.monotonic() + 30
-    while not many.mails[:, threads.DONE].all():
+    while not many.mailboxes[:, threads.DONE].all():
         threads.spread(count, out.size, 1, out)
         assert time.monotonic() < deadline
-    while (many.mails[:, threads.STATE] != threads.ASLEEP).any():
+    while (many.mailboxes[:, threads.STATE] != threads.ASLEEP).any():
         time.sleep(0.001)
         assert time.monotonic() < deadline
     before = out.copy()
@@ -77,11 +85,8 @@ def test_threads_of_python_share_the_workers(many):
             threads.spread(count, 5000, 1, out)
         found[name] = out
 
-    callers = [threading.Thread(target=work, args=(name,)) for name in range(4)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
+    at_once(work, 4)
+    assert len(found) == 4
     for out in found.values():
         np.testing.assert_array_equal(out, 200 * np.arange(1, 5001))
 
@@ -96,13 +101,11 @@ def test_a_forked_child_has_workers_of_its_own():
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_a_crew_that_many_call_first_has_one_worker_for_each_mail(many):
-    callers = [threading.Thread(target=many.wake) for _ in range(8)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    assert [worker.mail.ctypes.data for worker in many.workers] == [mail.ctypes.data for mail in many.mails]
+def test_a_pool_that_many_call_first_has_one_worker_for_each_mailbox(many):
+    at_once(lambda _: many.wake(), 8)
+    assert [worker.mailbox.ctypes.data for worker in many.workers] == [
+        mailbox.ctypes.data for mailbox in many.mailboxes
+    ]
 
 
 def test_where_no_thread_can_be_started_one_does_it_all(many, monkeypatch):

@@ -11,7 +11,5 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def _column():
-    column.current = hostile
-    yield
-    column.current = None
+def _column(monkeypatch):
+    monkeypatch.setattr(column, "current", hostile)

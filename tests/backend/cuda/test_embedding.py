@@ -6,8 +6,8 @@ import pytest
 from dlgpu.backend.cuda import geometry
 from dlgpu.backend.cuda.source import source
 from tests.backend.column import agree, on_device
+from tests.backend.rows import normal
 from tests.backend.rows.embedding import *
-from tests.backend.rows.embedding import normal
 
 
 @pytest.mark.parametrize("features", [1, 5, 33, 300])

@@ -5,7 +5,8 @@ import pytest
 
 from tests.backend.cuda.hostile import agree
 from tests.backend.cuda.test_recurrent import CELLS, check
-from tests.backend.rows.normalization import batch, layer, normal
+from tests.backend.rows import normal
+from tests.backend.rows.normalization import batch, layer
 from tests.backend.rows.softmax import positive
 
 

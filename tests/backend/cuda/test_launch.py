@@ -21,6 +21,7 @@ extern "C" __global__ void __launch_bounds__(256) scale(
 """
 scale = dlgpu.cuda_kernel(KERNEL)
 X, Y = np.arange(5, dtype="f"), np.zeros(5, "f")
+READ, WRITTEN = Parameter("float", "x", True, True), Parameter("float", "y", True, False)
 
 
 @pytest.fixture(autouse=True)
@@ -39,14 +40,8 @@ class OnGpu:
 
 
 def test_the_signature_is_read_from_the_source():
-    assert kernels_in(KERNEL) == {
-        "scale": (
-            Parameter("float", "x", True, True),
-            Parameter("float", "y", True, False),
-            Parameter("int", "n", False, False),
-            Parameter("double", "factor", False, False),
-        )
-    }
+    numbers = Parameter("int", "n", False, False), Parameter("double", "factor", False, False)
+    assert kernels_in(KERNEL) == {"scale": (READ, WRITTEN, *numbers)}
 
 
 def test_a_signature_can_be_written_in_many_ways():
@@ -55,8 +50,8 @@ def test_a_signature_can_be_written_in_many_ways():
              float* const y, unsigned char m[], long k, uint16_t n = 3)"""
     assert kernels_in(code) == {
         "f": (
-            Parameter("float", "x", True, True),
-            Parameter("float", "y", True, False),
+            READ,
+            WRITTEN,
             Parameter("unsigned char", "m", True, False),
             Parameter("long", "k", False, False),
             Parameter("uint16_t", "n", False, False),

@@ -8,8 +8,8 @@ import dlgpu
 from dlgpu.backend.cuda.source import Source
 from dlgpu.backend.emulator import launcher
 from dlgpu.backend.reference import normalization as reference
+from tests.backend.rows import normal
 from tests.backend.rows.normalization import *
-from tests.backend.rows.normalization import normal
 
 
 def both_ways(x, grad, scale, mask, mean=None, variance=None, by_row=(None, None)):

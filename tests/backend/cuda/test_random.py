@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dlgpu.backend.cuda import geometry
-from tests.backend.cuda.hostile import FLOATS
+from tests.backend.comparison import FLOATS
 from tests.backend.rows.random import *
 from tests.backend.rows.random import SIZES, drawn
 

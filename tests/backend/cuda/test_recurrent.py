@@ -8,7 +8,8 @@ from dlgpu.backend.cuda.source import Source, shared_limit
 from dlgpu.backend.devices import EMULATOR
 from dlgpu.backend.dispatch import registry
 from dlgpu.backend.emulator import launcher
-from tests.backend.cuda.hostile import attacks, compare, converted, device_under_test, on_device, seen
+from tests.backend.comparison import compare, converted
+from tests.backend.cuda.hostile import attacks, device_under_test, on_device, seen
 
 CELLS = {"simple_rnn": (1, 1, ()), "lstm": (4, 2, ()), "gru": (3, 1, (False,)), "gru_after": (3, 1, (True,))}
 

@@ -7,7 +7,8 @@ import pytest
 
 import dlgpu
 from dlgpu.backend.dispatch import registry
-from tests.backend.cuda.hostile import FLOATS, seen
+from tests.backend.comparison import FLOATS
+from tests.backend.cuda.hostile import seen
 
 dlgpu.device("emulator")  # registers the column
 KERNELS = {name: kernel for name, kernel in registry.items() if "cuda" in kernel.columns}

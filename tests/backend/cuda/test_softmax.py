@@ -3,8 +3,9 @@
 import pytest
 
 from dlgpu.backend.cuda import geometry
+from tests.backend.rows import normal
 from tests.backend.rows.softmax import *
-from tests.backend.rows.softmax import along, both_ways, normal, positive, test_other_dtypes
+from tests.backend.rows.softmax import along, both_ways, positive, test_other_dtypes
 
 
 def test_bfloat16(rng):

@@ -7,6 +7,7 @@ import dlgpu
 from dlgpu.backend.reference.embedding import gather, scatter_add
 from tests.backend import column
 from tests.backend.column import agree, on_device
+from tests.backend.rows import normal
 
 SIZES = [
     (0, 3, 4),
@@ -21,10 +22,6 @@ SIZES = [
     (33, 40, 32),
     (70000, 70000, 1),
 ]
-
-
-def normal(rng, *shape, dtype="f"):
-    return rng.standard_normal(shape).astype(dtype)
 
 
 @pytest.mark.parametrize(("n", "rows", "features"), SIZES)

@@ -5,6 +5,7 @@ import pytest
 
 from dlgpu.backend.reference import normalization as reference
 from tests.backend.column import agree
+from tests.backend.rows import normal
 
 SHAPES = [
     (0, 3),
@@ -20,10 +21,6 @@ SHAPES = [
     (5000, 3),
     (70000, 3),
 ]
-
-
-def normal(rng, *shape, dtype="f"):
-    return rng.standard_normal(shape).astype(dtype)
 
 
 def batch(x, grad, scale, offset, mask=None, epsilon=1e-3, **options):

@@ -5,7 +5,7 @@ import pytest
 
 from dlgpu.backend.dispatch import registry
 from tests.backend.column import on_device, tried
-from tests.backend.cuda.hostile import FLOATS
+from tests.backend.comparison import FLOATS
 
 SIZES = [0, 1, 3, 31, 32, 33, 1025, 300001]
 # counters about to wrap, and to carry into the words of the counter

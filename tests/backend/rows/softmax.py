@@ -5,13 +5,10 @@ import pytest
 
 from dlgpu.backend.reference import softmax as reference
 from tests.backend.column import agree
+from tests.backend.rows import normal
 
 SHAPES = [(0, 3), (1, 1), (5, 2), (1, 31), (3, 32), (2, 33), (131, 10), (2, 1024), (3, 1025), (70000, 1)]
 HOSTILE = [1e4, -1e4, 1e-30, np.inf, -np.inf, np.nan, 3e38, -3e38]
-
-
-def normal(rng, *shape, dtype="f"):
-    return rng.standard_normal(shape).astype(dtype)
 
 
 def positive(rng, *shape, dtype="f"):

@@ -5,7 +5,7 @@ import pytest
 
 from dlgpu.backend.reference import update
 from tests.backend.column import agree, on_device, tried
-from tests.backend.cuda.hostile import FLOATS
+from tests.backend.comparison import FLOATS
 
 EDGES = [0.0, -0.0, 1e-30, -1e-30, 1e4, -1e4, np.inf, -np.inf, np.nan]
 SIZES = [0, 1, 31, 32, 33, 1025, 70001]

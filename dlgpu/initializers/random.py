@@ -1,4 +1,4 @@
-"""Initializers: how weights begin. Drawn on the host, so that they are equal on every device."""
+"""Random initializers. Drawn on the host, so that weights begin equal on every device."""
 
 import math
 from collections.abc import Sequence
@@ -6,96 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from dlgpu.initializers.base import Initializer
 from dlgpu.ops.random import Generator, default_generator
-from dlgpu.saving.configurable import Configurable
-from dlgpu.tensor import Tensor
 
 # The standard deviation of a standard normal distribution that is cut off at -2 and 2.
 TRUNCATED_STDDEV = 0.87962566103423978
-WINDOWS = {"hann": np.hanning, "hamming": np.hamming, "blackman": np.blackman}
-
-
-class Initializer(Configurable):
-    """A function of (shape, dtype) to a NumPy array.
-
-    The random ones draw from the process's generator, or, given a `seed`, the same values at every call.
-    """
-
-    def __call__(self, shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
-        raise NotImplementedError(f"{type(self).__name__} does not define __call__(shape, dtype)")
-
-    @classmethod
-    def get(cls, identifier: Any) -> Any:
-        """The initializer that `identifier` means: an Initializer, its class, a name, a configuration, a function of
-        (shape, dtype), an array, or None.
-
-        Raises:
-            ValueError: an unknown name; the message names the nearest known one.
-        """
-        if isinstance(identifier, (np.ndarray, Tensor)):
-            return Constant(np.asarray(identifier))
-        if callable(identifier) and not isinstance(identifier, (type, Initializer)):
-            return identifier
-        return super().get(identifier)
-
-
-def get(identifier: Any) -> Any:
-    """The initializer that `identifier` means; see `Initializer.get`."""
-    return Initializer.get(identifier)
-
-
-class Zeros(Initializer):
-    """All zeros."""
-
-    aliases = ("zero",)
-
-    def __call__(self, shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
-        return np.zeros(shape, dtype)
-
-
-class Ones(Initializer):
-    """All ones."""
-
-    aliases = ("one",)
-
-    def __call__(self, shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
-        return np.ones(shape, dtype)
-
-
-class Constant(Initializer):
-    """A given value everywhere, or a given array.
-
-    Args:
-        value: a number, or an array that broadcasts to the weight's shape.
-    """
-
-    def __init__(self, value: Any = 0.0):
-        self.value = value
-
-    def __call__(self, shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
-        value, shape = np.asarray(self.value, dtype), tuple(shape)
-        try:
-            return np.broadcast_to(value, shape).copy()
-        except ValueError:
-            raise ValueError(f"Constant: values of shape {value.shape} do not fit a weight of shape {shape}") from None
-
-
-class Identity(Initializer):
-    """gain on the diagonal of a matrix, zeros beside it.
-
-    Args:
-        gain: the factor.
-    """
-
-    aliases = ("IdentityInitializer",)
-
-    def __init__(self, gain: float = 1.0):
-        self.gain = gain
-
-    def __call__(self, shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
-        if len(shape) != 2:
-            raise ValueError(f"Identity: expected the shape of a matrix, got {tuple(shape)}")
-        return np.eye(*shape, dtype=dtype) * np.asarray(self.gain, dtype)
 
 
 class RandomUniform(Initializer):
@@ -199,10 +114,10 @@ class VarianceScaling(Initializer):
         return _truncated_normal(shape, 0.0, math.sqrt(variance) / TRUNCATED_STDDEV, dtype, self.seed)
 
 
-class _Preset:
-    """The constructor of a VarianceScaling whose numbers are given."""
+class _Preset(VarianceScaling, abstract=True):
+    """A VarianceScaling whose scale, mode and distribution are given."""
 
-    preset: tuple = ()
+    preset: tuple[float, str, str]
 
     def __init__(
         self,
@@ -210,40 +125,40 @@ class _Preset:
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ):
-        VarianceScaling.__init__(self, *self.preset, seed, input_axes, output_axes)  # type: ignore[arg-type, call-arg]
+        super().__init__(*self.preset, seed, input_axes, output_axes)
 
 
-class GlorotUniform(_Preset, VarianceScaling):
+class GlorotUniform(_Preset):
     """Uniform in +-sqrt(6 / (fan_in + fan_out))  (Glorot & Bengio, 2010)."""
 
     preset = 1.0, "fan_avg", "uniform"
 
 
-class GlorotNormal(_Preset, VarianceScaling):
+class GlorotNormal(_Preset):
     """Truncated normal of variance 2 / (fan_in + fan_out)  (Glorot & Bengio, 2010)."""
 
     preset = 1.0, "fan_avg", "truncated_normal"
 
 
-class LecunUniform(_Preset, VarianceScaling):
+class LecunUniform(_Preset):
     """Uniform in +-sqrt(3 / fan_in)  (LeCun et al., 1998)."""
 
     preset = 1.0, "fan_in", "uniform"
 
 
-class LecunNormal(_Preset, VarianceScaling):
+class LecunNormal(_Preset):
     """Truncated normal of variance 1 / fan_in  (Klambauer et al., 2017)."""
 
     preset = 1.0, "fan_in", "truncated_normal"
 
 
-class HeUniform(_Preset, VarianceScaling):
+class HeUniform(_Preset):
     """Uniform in +-sqrt(6 / fan_in)  (He et al., 2015)."""
 
     preset = 2.0, "fan_in", "uniform"
 
 
-class HeNormal(_Preset, VarianceScaling):
+class HeNormal(_Preset):
     """Truncated normal of variance 2 / fan_in  (He et al., 2015)."""
 
     preset = 2.0, "fan_in", "truncated_normal"
@@ -275,64 +190,6 @@ class Orthogonal(Initializer):
         q *= np.where(np.diag(r) < 0, -1, 1)
         q = q if rows >= columns else q.T
         return (self.gain * q.reshape(shape)).astype(dtype)
-
-
-class STFT(Initializer):
-    """The Fourier transform of short pieces of a signal as a convolution: window[t] * cos(-2 pi t f / n), or sin.
-
-    The shape is (length of a piece t, 1, frequencies f), with n = 2 * (frequencies - 1).
-
-    Args:
-        side: "real" for the cosines or "imag" for the sines.
-        window: "hann", "hamming", "blackman", an array of the length of a piece, or None for ones.
-        scaling: divide by the window's norm ("density"), by the sum of its absolute values ("spectrum"), or not (None).
-        periodic: whether the window is one period of a longer one.
-    """
-
-    aliases = ("STFTInitializer",)
-
-    def __init__(
-        self, side: str = "real", window: Any = "hann", scaling: str | None = "density", periodic: bool = False
-    ):
-        for what, value, known in (
-            ("side", side, ("real", "imag")),
-            ("window", window if isinstance(window, str) else None, (*WINDOWS, None)),
-            ("scaling", scaling, ("density", "spectrum", None)),
-        ):
-            if value not in known:
-                raise ValueError(f"STFT: {what} must be one of {', '.join(map(repr, known))}, got {value!r}")
-        self.side = side
-        self.window = window
-        self.scaling = scaling
-        self.periodic = periodic
-
-    def __call__(self, shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
-        if len(shape) != 3:
-            raise ValueError(f"STFT: expected a shape (length, 1, frequencies), got {tuple(shape)}")
-        length, _, frequencies = shape
-        turns = np.outer(np.arange(length), np.arange(frequencies)) / max(2 * (frequencies - 1), 1)
-        kernel = np.cos(2 * np.pi * turns) if self.side == "real" else -np.sin(2 * np.pi * turns)
-        if self.window is not None:
-            window = self._window(length)
-            norms = {"density": np.sqrt(np.square(window).sum()), "spectrum": np.abs(window).sum(), None: 1.0}
-            kernel *= window[:, None] / norms[self.scaling]
-        return np.broadcast_to(kernel[:, None, :], shape).astype(dtype)
-
-    def _window(self, length: int) -> np.ndarray:
-        if not isinstance(self.window, str):
-            window = np.asarray(self.window, np.float64)
-            if window.shape != (length,):
-                raise ValueError(f"STFT: expected a window of shape ({length},), got {window.shape}")
-            return window
-        return WINDOWS[self.window](length + 1)[:-1] if self.periodic else WINDOWS[self.window](length)
-
-
-# the names that Keras has beside
-zeros, ones, constant, identity, orthogonal, stft = Zeros, Ones, Constant, Identity, Orthogonal, STFT
-random_uniform, random_normal, truncated_normal = RandomUniform, RandomNormal, TruncatedNormal
-variance_scaling, glorot_uniform, glorot_normal = VarianceScaling, GlorotUniform, GlorotNormal
-lecun_uniform, lecun_normal, he_uniform, he_normal = LecunUniform, LecunNormal, HeUniform, HeNormal
-IdentityInitializer, OrthogonalInitializer, STFTInitializer = Identity, Orthogonal, STFT
 
 
 def fans(

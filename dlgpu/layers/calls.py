@@ -1,0 +1,52 @@
+"""Calls of layers: what those inside of each other have in common, and the arguments that they take."""
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from dlgpu.tensor import Tensor
+
+
+class CallState(threading.local):
+    """What all calls in progress in a thread go by.
+
+    Attributes:
+        training: whether the model is being fitted.
+        trial: whether this is only a look at shapes and errors.
+        penalties: the list that activity regularizers fill, if somebody wants it.
+    """
+
+    training = False
+    trial = False
+    penalties: list[Tensor] | None = None
+
+
+state = CallState()
+
+
+@contextmanager
+def trial() -> Iterator[None]:
+    """Inside the `with`, layers are called for a look at shapes and errors: they neither use nor keep a state."""
+    before, state.trial = state.trial, True
+    try:
+        yield
+    finally:
+        state.trial = before
+
+
+@contextmanager
+def penalties() -> Iterator[list[Tensor]]:
+    """Inside the `with`, the list is filled by the activity regularizers of the layers that are called."""
+    before, state.penalties = state.penalties, []
+    try:
+        yield state.penalties
+    finally:
+        state.penalties = before
+
+
+@functools.cache
+def takes(call: Callable) -> frozenset[str]:
+    """Which of "training" and "mask" are arguments of a layer's `call`."""
+    return frozenset(inspect.signature(call).parameters) & {"training", "mask"}
