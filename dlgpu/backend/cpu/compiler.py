@@ -1,5 +1,7 @@
-"""Loops to LLVM's code, by Numba."""
+"""Loops to LLVM's modules, by Numba."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -7,10 +9,14 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core.codegen import CPUCodegen, CPUCodeLibrary
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
+from dlgpu.backend.cpu.objects import target_machine
 from dlgpu.backend.recorder import Wide
 
 numba.config.DISABLE_JIT = 0  # what runs Python in place of compiled code has no code for us
@@ -28,8 +34,54 @@ def njit(function: Any, fastmath: tuple, options: dict) -> Any:
     return numba.njit(**ours, **bare, **options)(function)
 
 
-def compiled(loop: Any, kinds: tuple, symbol: str) -> str:
-    """LLVM code with a function of that name, which calls the loop with the arguments in a block.
+class _Library(CPUCodeLibrary):
+    """What Numba makes of a function, as it is.
+
+    Numba would optimize every function on its own, and again in each that calls it, and make machine code each time.
+    """
+
+    def _optimize_functions(self, module: Any) -> None:
+        module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None: ...
+
+    def _finalize_specific(self) -> None: ...
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self._ensure_finalized()
+        return 0
+
+
+class _Codegen(CPUCodegen):
+    _library_class = _Library
+
+    def _customize_tm_options(self, options: dict) -> None: ...
+
+    def _customize_tm_features(self) -> str:
+        return ""
+
+    def _add_module(self, module: Any) -> None: ...
+
+    def set_env(self, name: str, env: Any) -> None: ...
+
+
+_codegen = _Codegen("dlgpu")
+
+
+@contextlib.contextmanager
+def _unoptimized() -> Iterator[None]:
+    """Numba compiles to libraries of ours in here. Other threads cannot compile meanwhile."""
+    context = cpu_target.target_context
+    with global_compiler_lock:
+        usual, context._internal_codegen = context._internal_codegen, _codegen
+        try:
+            yield
+        finally:
+            context._internal_codegen = usual
+
+
+def compiled(loop: Any, kinds: tuple, symbol: str) -> Any:
+    """LLVM's module with a function of that name, which calls the loop with the arguments in a block.
 
     Raises:
         TypeError: the loop makes arrays or other objects, or Numba does not understand it.
@@ -39,20 +91,28 @@ def compiled(loop: Any, kinds: tuple, symbol: str) -> str:
     exec(text, space)
     entry, signature = njit(space["entry"], (), {}), (types.CPointer(types.int64),)
     try:
-        entry.compile(signature)
+        with _unoptimized():
+            entry.compile(signature)
     except NumbaError as error:
         raise TypeError(f"{loop.__name__} cannot be compiled: {error}") from None
-    name = entry.overloads[signature].fndesc.llvm_func_name
-    module = llvm.parse_assembly(entry.inspect_llvm(signature).replace(name, symbol))
+    made = entry.overloads[signature]
+    module = made.library._final_module
+    module.get_function(made.fndesc.llvm_func_name).name = symbol
+    for value in (*module.functions, *module.global_variables):
+        if not value.is_declaration and value.name != symbol:
+            value.linkage = "internal"  # other object files have the same
+    _optimize(module)
     for function in module.functions:
         if function.is_declaration and function.name.startswith(FORBIDDEN):
             raise TypeError(f"{loop.__name__}: compiled loops do without Python, but here is {function.name}")
-        if not function.is_declaration and function.name != symbol:
-            function.linkage = "internal"
-    for variable in module.global_variables:  # other object files have the same
-        if not variable.is_declaration:
-            variable.linkage = "internal"
-    return str(module)
+    return module
+
+
+def _optimize(module: Any) -> None:
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization, options.slp_vectorization = True, False
+    builder = llvm.create_pass_builder(target_machine(), options)
+    builder.getModulePassManager().run(module, builder)
 
 
 def _arguments(kinds: tuple, space: dict) -> list[str]:

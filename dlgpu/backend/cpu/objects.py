@@ -19,18 +19,18 @@ from tqdm import tqdm
 from dlgpu.backend.emulator.compiler import cache_folder
 
 
-def address(symbol: str, compiled: Callable[[], str]) -> int:
+def address(symbol: str, compiled: Callable[[], Any]) -> int:
     """Of the function of that name, in memory.
 
     Args:
         symbol: which tells it from all others of these sources.
-        compiled: makes it, in LLVM's language, if there is no object file.
+        compiled: makes it, in a module of LLVM's, if there is no object file.
     """
     path = folder() / f"{symbol}.o"
     code = kept_in(path)
     if code is None:
         with _patience:
-            module = llvm.parse_assembly(compiled())
+            module = compiled()  # makes LLVM ready for this processor
             code = target_machine().emit_object(module)
         keep_in(path, code)
     engine().add_object_file(llvm.ObjectFileRef.from_data(code))
