@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite import ir
@@ -16,7 +15,7 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-from dlgpu.backend.cpu.objects import target_machine
+from dlgpu.backend.cpu.objects import optimized
 from dlgpu.backend.recorder import Wide
 
 numba.config.DISABLE_JIT = 0  # what runs Python in place of compiled code has no code for us
@@ -101,18 +100,10 @@ def compiled(loop: Any, kinds: tuple, symbol: str) -> Any:
     for value in (*module.functions, *module.global_variables):
         if not value.is_declaration and value.name != symbol:
             value.linkage = "internal"  # other object files have the same
-    _optimize(module)
-    for function in module.functions:
+    for function in optimized(module).functions:
         if function.is_declaration and function.name.startswith(FORBIDDEN):
             raise TypeError(f"{loop.__name__}: compiled loops do without Python, but here is {function.name}")
     return module
-
-
-def _optimize(module: Any) -> None:
-    options = llvm.create_pipeline_tuning_options(speed_level=3)
-    options.loop_vectorization, options.slp_vectorization = True, False
-    builder = llvm.create_pass_builder(target_machine(), options)
-    builder.getModulePassManager().run(module, builder)
 
 
 def _arguments(kinds: tuple, space: dict) -> list[str]:

@@ -104,7 +104,7 @@ def _copy_masked(out, values, signs, masked, count):
 
 
 @jit
-def gather_bands(x, mask, masked, out, panels, start, runs, scratch, walk, units, least, lane, end):
+def gather_bands(x, mask, masked, out, panels, start, runs, scratch, walk, units, least, code, lane, end):
     """A lane is what one thread does: some of the units. Each of these is one band of one image."""
     lanes, wide, step = len(scratch), panels.shape[2], walk.column_stride * walk.channels
     until, scratch = end * units // lanes, scratch[lane]
@@ -135,7 +135,8 @@ def gather_bands(x, mask, masked, out, panels, start, runs, scratch, walk, units
                     at = at_row + p * walk.out_column
                     whole = count == wide
                     tile(
-                        high, out if whole else scratch, at if whole else spare, walk.out_column if whole else wide,
+                        code, high,
+                        out if whole else scratch, at if whole else spare, walk.out_column if whole else wide,
                         start, block * wide, 0,
                         source, from_row + p * step, step, 1,
                         runs, walk.runs, walk.length, panels, block * panels.shape[1] * wide, wide, least,
@@ -147,7 +148,7 @@ def gather_bands(x, mask, masked, out, panels, start, runs, scratch, walk, units
 
 
 @jit
-def sum_parts(x, grad, mask, masked, sums, ones, runs, rows, images, grads, walk, units, lane, end):
+def sum_parts(x, grad, mask, masked, sums, ones, runs, rows, images, grads, walk, units, code, lane, end):
     """sums[part]: of each block of filters the gradient by the kernel and, in its last row, by the bias."""
     parts, blocks, deep, wide = sums.shape
     first_part, end_part = lane * parts // len(images), end * parts // len(images)
@@ -179,8 +180,8 @@ def sum_parts(x, grad, mask, masked, sums, ones, runs, rows, images, grads, walk
                 from_values = at_values + group * walk.filters + low * wide
                 at = ((part * blocks + block) * deep + deep - 1) * wide
                 tile(
-                    1, sums, at, wide, sums, at, wide, ones, 0, 0, 0, rows, 1, high * walk.columns, values, from_values,
-                    filters, least,
+                    code, 1, sums, at, wide, sums, at, wide, ones, 0, 0, 0, rows, 1, high * walk.columns,
+                    values, from_values, filters, least,
                 )  # fmt: skip
                 for run in range(walk.runs):
                     for t in range(heights):
@@ -188,7 +189,7 @@ def sum_parts(x, grad, mask, masked, sums, ones, runs, rows, images, grads, walk
                         tall = (t + 1) * walk.length // heights - k
                         at = ((part * blocks + block) * deep + run * walk.length + k) * wide
                         tile(
-                            tall, sums, at, wide, sums, at, wide,
+                            code, tall, sums, at, wide, sums, at, wide,
                             source, origin + runs[run] + group * walk.depth + k, 1, walk.column_stride * walk.channels,
                             rows, high, walk.columns, values, from_values, filters, least,
                         )  # fmt: skip
