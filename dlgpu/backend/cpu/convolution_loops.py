@@ -104,6 +104,20 @@ def _copy_masked(out, values, signs, masked, count):
 
 
 @jit
+def _band_of(unit, x, mask, masked, scratch, walk):
+    """A unit's image, its first row of the output, how many, and where what they see begins: in scratch if padded."""
+    image, band = divmod(unit, walk.bands)
+    first = band * walk.band
+    rows = min(walk.band, walk.rows - first)
+    origin = (image * walk.height + first * walk.row_stride + walk.row_offset) * walk.pitch
+    origin += walk.column_offset * walk.channels
+    if walk.padded:
+        _copy_band(x, mask, masked, scratch, walk, image, first, rows)
+        origin = 0
+    return image, first, rows, origin
+
+
+@jit
 def gather_bands(x, mask, masked, out, panels, start, runs, scratch, walk, units, least, code, lane, end):
     """A lane is what one thread does: some of the units. Each of these is one band of one image."""
     lanes, wide, step = len(scratch), panels.shape[2], walk.column_stride * walk.channels
@@ -112,15 +126,7 @@ def gather_bands(x, mask, masked, out, panels, start, runs, scratch, walk, units
     source = scratch if walk.padded else x
     tiles = (walk.columns + ROWS - 1) // ROWS
     for unit in range(lane * units // lanes, until):
-        image, band = divmod(unit, walk.bands)
-        first = band * walk.band
-        rows = min(walk.band, walk.rows - first)
-        if walk.padded:
-            _copy_band(x, mask, masked, scratch, walk, image, first, rows)
-            origin = 0
-        else:
-            origin = (image * walk.height + first * walk.row_stride + walk.row_offset) * walk.pitch
-            origin += walk.column_offset * walk.channels
+        image, first, rows, origin = _band_of(unit, x, mask, masked, scratch, walk)
         for block in range(len(panels)):
             group, low = divmod(block, len(panels) // walk.groups)
             low *= wide
@@ -161,15 +167,7 @@ def sum_parts(x, grad, mask, masked, sums, ones, runs, rows, images, grads, walk
     for part in range(first_part, end_part):
         sums[part] = x.dtype.type(0)
         for unit in range(part * units // parts, (part + 1) * units // parts):
-            image, band = divmod(unit, walk.bands)
-            first = band * walk.band
-            high = min(walk.band, walk.rows - first)
-            if walk.padded:
-                _copy_band(x, x, False, images, walk, image, first, high)
-                origin = 0
-            else:
-                origin = (image * walk.height + first * walk.row_stride + walk.row_offset) * walk.pitch
-                origin += walk.column_offset * walk.channels
+            image, first, high, origin = _band_of(unit, x, x, False, images, walk)
             values, at_values = grad, (image * walk.rows + first) * walk.columns * filters
             if copied:
                 values = grads
