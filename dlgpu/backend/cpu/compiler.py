@@ -1,6 +1,7 @@
 """Loops to LLVM's modules, by Numba."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,6 @@ from numba.core.codegen import CPUCodegen, CPUCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
 from numba.core.registry import cpu_target
-from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
 from dlgpu.backend.cpu.objects import optimized
@@ -85,18 +85,13 @@ def compiled(loop: Any, kinds: tuple, symbol: str) -> Any:
     Raises:
         TypeError: the loop makes arrays or other objects, or Numba does not understand it.
     """
-    space: dict[str, Any] = {"loop": loop}
-    text = f"def entry(block):\n    loop({', '.join(_arguments(kinds, space))})\n"
-    exec(text, space)
-    entry, signature = njit(space["entry"], (), {}), (types.CPointer(types.int64),)
+    dispatcher, signature = loop._numba_type_.dispatcher, tuple(map(_type, kinds))
     try:
         with _unoptimized():
-            entry.compile(signature)
+            dispatcher.compile(signature)
+            module = _with_entry(dispatcher.overloads[signature], signature, symbol)
     except NumbaError as error:
         raise TypeError(f"{loop.__name__} cannot be compiled: {error}") from None
-    made = entry.overloads[signature]
-    module = made.library._final_module
-    module.get_function(made.fndesc.llvm_func_name).name = symbol
     for value in (*module.functions, *module.global_variables):
         if not value.is_declaration and value.name != symbol:
             value.linkage = "internal"  # other object files have the same
@@ -106,50 +101,48 @@ def compiled(loop: Any, kinds: tuple, symbol: str) -> Any:
     return module
 
 
-def _arguments(kinds: tuple, space: dict) -> list[str]:
-    """The Python expressions of the arguments; `space` gets what they name, and counts the words in "place"."""
-    found = []
-    for kind in kinds:
-        if isinstance(kind, tuple) and len(kind) == 2:
-            space[kind[0].__name__] = kind[0]
-            found.append(f"{kind[0].__name__}({', '.join(_arguments(kind[1], space))})")
-            continue
-        taken = []
-        for part in [types.uint64] * 2 if kind is Wide else [_type(kind)]:
-            place = space["place"] = space.get("place", -1) + 1
-            space[f"take_{place}"] = _taker(part, place)
-            taken.append(f"take_{place}(block)")
-        found.append(f"({', '.join(taken)})")
-    return found
+def _with_entry(made: Any, signature: tuple, symbol: str) -> Any:
+    """The module of what Numba made, with a function that takes a block."""
+    library, context, unused = _codegen.create_library(symbol), made.target_context, ir.IntType(8).as_pointer()
+    module = library.create_ir_module(symbol)
+    entry = ir.Function(module, ir.FunctionType(ir.IntType(32), [unused, unused, WORD.as_pointer()]), symbol)
+    builder = ir.IRBuilder(entry.append_basic_block())
+    words = (builder.load(builder.gep(entry.args[2], [WORD(place)])) for place in itertools.count())
+    args = [_argument(context, builder, kind, words) for kind in signature]
+    function = context.declare_function(module, made.fndesc)
+    status, _ = context.call_conv.call_function(builder, function, made.signature.return_type, signature, args)
+    builder.ret(builder.zext(status.is_error, ir.IntType(32)))
+    library.add_ir_module(module)
+    library.add_linking_library(made.library)
+    library.finalize()
+    return library._final_module
 
 
 def _type(kind: Any) -> Any:
+    if kind is Wide:
+        return types.UniTuple(types.uint64, 2)
     if not isinstance(kind, tuple):
         return NUMBERS[kind]
+    if len(kind) == 2:
+        return types.BaseTuple.from_types([_type(inner) for inner in kind[1]], kind[0])
     char, axes, flags = kind
     return types.Array(numba.from_dtype(np.dtype(char)), axes, "C" if flags & 1 else "A", aligned=bool(flags & 0x100))
 
 
-def _taker(kind: Any, place: int) -> Any:
-    """A function of a block in compiled code: its argument in the word at `place`."""
-
-    @intrinsic
-    def take(typing, block):
-        def generate(context, builder, signature, args):
-            word = builder.load(builder.gep(args[0], [WORD(place)]))
-            if isinstance(kind, types.Array):
-                return _array(context, builder, kind, word)
-            if isinstance(kind, types.Float):
-                number = builder.bitcast(word, ir.DoubleType())
-                return number if kind.bitwidth == 64 else builder.fptrunc(number, ir.FloatType())
-            if kind is types.none:
-                return context.get_dummy_value()
-            bits = 1 if kind is types.boolean else kind.bitwidth
-            return word if bits == 64 else builder.trunc(word, ir.IntType(bits))
-
-        return kind(block), generate
-
-    return take
+def _argument(context: Any, builder: Any, kind: Any, words: Iterator) -> Any:
+    """An argument of this type, from as many words as it has."""
+    if isinstance(kind, types.BaseTuple):
+        return context.make_tuple(builder, kind, [_argument(context, builder, inner, words) for inner in kind])
+    word = next(words)
+    if isinstance(kind, types.Array):
+        return _array(context, builder, kind, word)
+    if isinstance(kind, types.Float):
+        number = builder.bitcast(word, ir.DoubleType())
+        return number if kind.bitwidth == 64 else builder.fptrunc(number, ir.FloatType())
+    if kind is types.none:
+        return context.get_dummy_value()
+    bits = 1 if kind is types.boolean else kind.bitwidth
+    return word if bits == 64 else builder.trunc(word, ir.IntType(bits))
 
 
 def _array(context: Any, builder: Any, kind: Any, word: Any) -> Any:
