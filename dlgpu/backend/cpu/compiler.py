@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numba
@@ -30,7 +30,15 @@ def njit(function: Any, fastmath: tuple, options: dict) -> Any:
     """The function as other compiled code can call it."""
     ours = {"error_model": "numpy", "fastmath": set(fastmath) or False}
     bare = {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # no arrays made, no way from Python
-    return numba.njit(**ours, **bare, **options)(function)
+    made = numba.njit(**ours, **bare, **options)(function)
+    template = made.get_call_template
+    made.get_call_template = lambda args, kws: template(_general(args), dict(zip(kws, _general(kws.values()))))
+    return made
+
+
+def _general(kinds: Iterable) -> list:
+    """For literals their types: Numba would compile a function for True and for False, each anew."""
+    return [types.unliteral(kind) for kind in kinds]
 
 
 class _Library(CPUCodeLibrary):
