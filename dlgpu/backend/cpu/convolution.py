@@ -12,7 +12,7 @@ from dlgpu.backend import windows
 from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous
 from dlgpu.backend.cpu.convolution_loops import Walk, add_parts, gather_bands, pack, sum_parts
 from dlgpu.backend.cpu.threads import THREADS, share
-from dlgpu.backend.cpu.tile import ROWS, columns
+from dlgpu.backend.cpu.tile import ROWS, code_of, columns
 from dlgpu.backend.recorder import call, empty
 from dlgpu.backend.reference import convolution as reference
 from dlgpu.backend.reference.activation import FROM_INPUT, activation_backward, bias_activation
@@ -121,7 +121,7 @@ def _gather(x, mask, kernel, bias, out, taps, picked, strides, first, step, grou
     mask = x if mask is None else mask
     share(
         gather_bands, lanes, 1, x.reshape(-1), mask.reshape(-1), mask is not x, out.reshape(-1), panels, start,
-        runs, scratch, walk, units, x.dtype.type(least),
+        runs, scratch, walk, units, x.dtype.type(least), code_of(x.dtype),
     )  # fmt: skip
 
 
@@ -151,7 +151,7 @@ def _kernel_gradient(x, grad, mask, window, strides, padding, dilation, groups):
     mask = grad if mask is None else mask
     share(
         sum_parts, lanes, 1, x.reshape(-1), grad.reshape(-1), mask.reshape(-1), mask is not grad, sums,
-        _one(x.dtype.char), runs, rows, images, grads, walk, units,
+        _one(x.dtype.char), runs, rows, images, grads, walk, units, code_of(x.dtype),
     )  # fmt: skip
     grain = 1 + GRAIN // sums[:, 0].size
     share(add_parts, blocks, grain, sums, by_kernel.reshape(deep, filters), by_bias, walk.filters)

@@ -104,7 +104,21 @@ def _copy_masked(out, values, signs, masked, count):
 
 
 @jit
-def gather_bands(x, mask, masked, out, panels, start, runs, scratch, walk, units, least, lane, end):
+def _band_of(unit, x, mask, masked, scratch, walk):
+    """A unit's image, its first row of the output, how many, and where what they see begins: in scratch if padded."""
+    image, band = divmod(unit, walk.bands)
+    first = band * walk.band
+    rows = min(walk.band, walk.rows - first)
+    origin = (image * walk.height + first * walk.row_stride + walk.row_offset) * walk.pitch
+    origin += walk.column_offset * walk.channels
+    if walk.padded:
+        _copy_band(x, mask, masked, scratch, walk, image, first, rows)
+        origin = 0
+    return image, first, rows, origin
+
+
+@jit
+def gather_bands(x, mask, masked, out, panels, start, runs, scratch, walk, units, least, code, lane, end):
     """A lane is what one thread does: some of the units. Each of these is one band of one image."""
     lanes, wide, step = len(scratch), panels.shape[2], walk.column_stride * walk.channels
     until, scratch = end * units // lanes, scratch[lane]
@@ -112,15 +126,7 @@ def gather_bands(x, mask, masked, out, panels, start, runs, scratch, walk, units
     source = scratch if walk.padded else x
     tiles = (walk.columns + ROWS - 1) // ROWS
     for unit in range(lane * units // lanes, until):
-        image, band = divmod(unit, walk.bands)
-        first = band * walk.band
-        rows = min(walk.band, walk.rows - first)
-        if walk.padded:
-            _copy_band(x, mask, masked, scratch, walk, image, first, rows)
-            origin = 0
-        else:
-            origin = (image * walk.height + first * walk.row_stride + walk.row_offset) * walk.pitch
-            origin += walk.column_offset * walk.channels
+        image, first, rows, origin = _band_of(unit, x, mask, masked, scratch, walk)
         for block in range(len(panels)):
             group, low = divmod(block, len(panels) // walk.groups)
             low *= wide
@@ -135,7 +141,8 @@ def gather_bands(x, mask, masked, out, panels, start, runs, scratch, walk, units
                     at = at_row + p * walk.out_column
                     whole = count == wide
                     tile(
-                        high, out if whole else scratch, at if whole else spare, walk.out_column if whole else wide,
+                        code, high,
+                        out if whole else scratch, at if whole else spare, walk.out_column if whole else wide,
                         start, block * wide, 0,
                         source, from_row + p * step, step, 1,
                         runs, walk.runs, walk.length, panels, block * panels.shape[1] * wide, wide, least,
@@ -147,7 +154,7 @@ def gather_bands(x, mask, masked, out, panels, start, runs, scratch, walk, units
 
 
 @jit
-def sum_parts(x, grad, mask, masked, sums, ones, runs, rows, images, grads, walk, units, lane, end):
+def sum_parts(x, grad, mask, masked, sums, ones, runs, rows, images, grads, walk, units, code, lane, end):
     """sums[part]: of each block of filters the gradient by the kernel and, in its last row, by the bias."""
     parts, blocks, deep, wide = sums.shape
     first_part, end_part = lane * parts // len(images), end * parts // len(images)
@@ -160,15 +167,7 @@ def sum_parts(x, grad, mask, masked, sums, ones, runs, rows, images, grads, walk
     for part in range(first_part, end_part):
         sums[part] = x.dtype.type(0)
         for unit in range(part * units // parts, (part + 1) * units // parts):
-            image, band = divmod(unit, walk.bands)
-            first = band * walk.band
-            high = min(walk.band, walk.rows - first)
-            if walk.padded:
-                _copy_band(x, x, False, images, walk, image, first, high)
-                origin = 0
-            else:
-                origin = (image * walk.height + first * walk.row_stride + walk.row_offset) * walk.pitch
-                origin += walk.column_offset * walk.channels
+            image, first, high, origin = _band_of(unit, x, x, False, images, walk)
             values, at_values = grad, (image * walk.rows + first) * walk.columns * filters
             if copied:
                 values = grads
@@ -179,8 +178,8 @@ def sum_parts(x, grad, mask, masked, sums, ones, runs, rows, images, grads, walk
                 from_values = at_values + group * walk.filters + low * wide
                 at = ((part * blocks + block) * deep + deep - 1) * wide
                 tile(
-                    1, sums, at, wide, sums, at, wide, ones, 0, 0, 0, rows, 1, high * walk.columns, values, from_values,
-                    filters, least,
+                    code, 1, sums, at, wide, sums, at, wide, ones, 0, 0, 0, rows, 1, high * walk.columns,
+                    values, from_values, filters, least,
                 )  # fmt: skip
                 for run in range(walk.runs):
                     for t in range(heights):
@@ -188,7 +187,7 @@ def sum_parts(x, grad, mask, masked, sums, ones, runs, rows, images, grads, walk
                         tall = (t + 1) * walk.length // heights - k
                         at = ((part * blocks + block) * deep + run * walk.length + k) * wide
                         tile(
-                            tall, sums, at, wide, sums, at, wide,
+                            code, tall, sums, at, wide, sums, at, wide,
                             source, origin + runs[run] + group * walk.depth + k, 1, walk.column_stride * walk.channels,
                             rows, high, walk.columns, values, from_values, filters, least,
                         )  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 from dlgpu.backend.cpu.arrays import by_reference, compiled, contiguous
 from dlgpu.backend.cpu.jit import jit, sum_jit
 from dlgpu.backend.cpu.threads import THREADS, share
-from dlgpu.backend.cpu.tile import ROWS, VECTOR_BYTES, columns, tile, transpose
+from dlgpu.backend.cpu.tile import ROWS, VECTOR_BYTES, code_of, columns, tile, transpose
 from dlgpu.backend.recorder import empty
 from dlgpu.backend.reference import linear as reference
 
@@ -47,7 +47,7 @@ def product(a, b, bias=None, least=-np.inf):
     bias = out[0, :0] if bias is None else contiguous(bias)
     share(
         _products, lanes, 1, *one, *many, bias, out.reshape(-1), swapped, rows, width, inner,
-        strip + starts, apart, dtype.type(least), scratch,
+        strip + starts, apart, dtype.type(least), scratch, code_of(dtype),
     )  # fmt: skip
     return out
 
@@ -148,8 +148,8 @@ def _one_row(s, v, step, column, out, low, high, inner):
 
 @jit
 def _products(
-    s, s_row, s_step, v, v_step, v_column, bias, out, swapped, rows, width, inner, at_rows, apart, least, scratch, lane,
-    end,
+    s, s_row, s_step, v, v_step, v_column, bias, out, swapped, rows, width, inner, at_rows, apart, least, scratch, code,
+    lane, end,
 ):  # fmt: skip
     """A lane is what one thread does: some of the rows, or of the columns.
 
@@ -208,7 +208,7 @@ def _products(
                     if not (whole or first):
                         _move(scratch, out, at, out_row, out_column, tall, count, wide, True)
                     tile(
-                        tall, out if whole else scratch, at if whole else 0, out_row if whole else wide,
+                        code, tall, out if whole else scratch, at if whole else 0, out_row if whole else wide,
                         out if whole and not first else scratch,
                         at_start + r * start_row + p * wide * start_column if first else at if whole else 0,
                         start_row if first else out_row if whole else wide,

@@ -19,19 +19,18 @@ from tqdm import tqdm
 from dlgpu.backend.emulator.compiler import cache_folder
 
 
-def address(symbol: str, compiled: Callable[[], str]) -> int:
+def address(symbol: str, compiled: Callable[[], Any]) -> int:
     """Of the function of that name, in memory.
 
     Args:
         symbol: which tells it from all others of these sources.
-        compiled: makes it, in LLVM's language, if there is no object file.
+        compiled: makes it, in a module of LLVM's, if there is no object file.
     """
     path = folder() / f"{symbol}.o"
     code = kept_in(path)
     if code is None:
         with _patience:
-            module = llvm.parse_assembly(compiled())
-            code = target_machine().emit_object(module)
+            code = target_machine().emit_object(compiled())
         keep_in(path, code)
     engine().add_object_file(llvm.ObjectFileRef.from_data(code))
     engine().finalize_object()
@@ -87,8 +86,21 @@ def keep_in(path: Path, code: bytes) -> None:
         os.replace(part.name, path)
 
 
+def optimized(module: Any) -> Any:
+    """The module, after LLVM's passes."""
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization, options.slp_vectorization = True, False
+    builder = llvm.create_pass_builder(target_machine(), options)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
 def target_machine() -> Any:
     """What makes machine code for this processor."""
+    with contextlib.suppress(RuntimeError):  # newer versions do this by themselves
+        llvm.initialize()
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
     target = llvm.Target.from_default_triple()
     return target.create_target_machine(
         cpu=llvm.get_host_cpu_name(),
@@ -103,8 +115,5 @@ def target_machine() -> Any:
 @functools.cache
 def engine() -> Any:
     """What loads object files."""
-    with contextlib.suppress(RuntimeError):  # newer versions do this by themselves
-        llvm.initialize()
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
+    machine = target_machine()
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
