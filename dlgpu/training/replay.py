@@ -11,9 +11,9 @@ from dlgpu.backend.recorder import Memory, Recording
 from dlgpu.backend.traced import traced
 from dlgpu.data import Batch, Rows, leaves, map_structure
 from dlgpu.tensor import wrap
+from dlgpu.training.settings import Settings, drawn
 
 PIECE = 1 << 18  # bytes
-CONSTANT = (int, float, bool, str)
 
 
 class Replays:
@@ -39,9 +39,9 @@ class Replays:
         self._known: dict[Any, Any] = {}  # layout -> 1 after it came once, then a Replay, or None if it cannot be one
         self._memory = Memory()
 
-    def begin(self, settings: "Settings") -> None:
+    def begin(self, settings: Settings) -> None:
         """Forget the recordings if the settings differ from those with which they were made."""
-        if not settings.same_as(self._settings):
+        if settings != self._settings:
             self._settings = settings
             self.forget()
 
@@ -128,29 +128,12 @@ def record(step: Any, placed: tuple, samples: int, memory: Memory, prepare: Call
         with recording.paused():
             prepare()
 
-    before = step.settings()
+    before = step.settings(), drawn()
     with _noted(step), recording.active():
         step.run(*(map_structure(lambda t: wrap(traced(t.array)), part) for part in placed), samples, begin)
-    recording.replayable &= step.settings().same_as(before)  # a layer that counts in Python
+    # a layer that counts in Python, or that draws numbers which are not dlgpu's
+    recording.replayable &= (step.settings(), drawn()) == before
     return recording
-
-
-class Settings:
-    """What a recording takes for constant: the attributes of the layers, the optimizer, the losses and the metrics."""
-
-    def __init__(self, objects: Iterable = ()):
-        self._values = [(o, k, v) for o in objects for k, v in vars(o).items() if k not in VARYING]
-
-    def same_as(self, other: "Settings") -> bool:
-        """Whether all numbers, names and switches are equal, and all else is the very same."""
-        return len(self._values) == len(other._values) and all(
-            o is p and k == m and (v is w or (type(v) is type(w) and isinstance(v, CONSTANT) and v == w))
-            for (o, k, v), (p, m, w) in zip(self._values, other._values)
-        )
-
-
-# no recording depends on these
-VARYING = {"built", "history", "stop_training", "_applied", "_rate", "_learning_rate", "_loaded", "_own"}
 
 
 @contextmanager

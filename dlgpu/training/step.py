@@ -10,7 +10,8 @@ from dlgpu.data import Batch, Rows, leaves, map_structure
 from dlgpu.ops.differentiation import pull_back
 from dlgpu.parameters import FlatParameters, flatten
 from dlgpu.tensor import Tensor, wrap
-from dlgpu.training.replay import Replays, Settings
+from dlgpu.training.replay import Replays
+from dlgpu.training.settings import Settings
 
 
 class Step:

@@ -1,8 +1,9 @@
 """A step that is replayed gives the bits of one that runs as written, and is recorded anew where it would not."""
 
 import copy
+import random
 import tracemalloc
-from itertools import chain
+from itertools import chain, count
 
 import numpy as np
 import pytest
@@ -149,20 +150,20 @@ def test_a_callback_may_change_the_learning_rate_and_freeze_a_layer():
 
 
 def test_run_eagerly_can_be_changed():
-    calls = []
+    calls = count()  # of which no look at settings knows the state
 
     class Counting(layers.Layer):
         def call(self, inputs):
-            calls.append(1)
+            next(calls)
             return inputs
 
     model = dense_model(Counting())
     fit(model, X[:64], Y[:64], epochs=10)
-    replayed = len(calls)
+    replayed = next(calls)
     model.run_eagerly = True
     fit(model, X[:64], Y[:64], epochs=10)
     assert replayed < 8  # the first look, the run as written, the recording and the trial
-    assert len(calls) - replayed >= 20
+    assert next(calls) - replayed > 20
 
 
 def test_a_layer_that_reads_values_runs_as_written():
@@ -329,6 +330,90 @@ def test_a_layer_that_counts_its_calls_runs_as_written():
 
     model = assert_same_bits(lambda **c: dense_model(Late(), **c), lambda m: fit(m, epochs=12))
     assert replays(model) == [False, False]
+
+
+SCALE, HALVED = [1.0], {"scale": 1.0}
+
+
+class Scaled(layers.Layer):
+    def __init__(self, read):
+        super().__init__()
+        self.own, self.settings, self.read = {"scale": [1.0]}, type("Settings", (), {})(), read
+        self.settings.scale = 1.0
+
+    def call(self, inputs):
+        return inputs * self.read(self)
+
+
+def halve(layer):
+    """What the scales below are read from."""
+    layer.own["scale"][0] /= 2
+    layer.settings.scale /= 2
+    SCALE[0] /= 2
+    HALVED["scale"] /= 2
+
+
+HALVED_BY_AN_EPOCH = {
+    "an attribute's list": lambda: lambda layer: layer.own["scale"][0],
+    "an attribute's attribute": lambda: lambda layer: layer.settings.scale,
+    "a global variable": lambda: lambda layer: SCALE[0],
+    "a function's global variable": lambda: lambda layer: scale(),
+    "a variable of the function around": lambda: (lambda found: lambda layer: found["scale"])(HALVED),
+    "a comprehension's": lambda: lambda layer: sum(HALVED[key] for key in ["scale"]),
+}
+
+
+def scale():
+    return SCALE[0]
+
+
+@pytest.mark.parametrize("read", HALVED_BY_AN_EPOCH)
+def test_what_a_layer_reads_may_change_between_epochs(read):
+    def train(model):
+        SCALE[0] = HALVED["scale"] = 1.0
+        changing = dlgpu.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: epoch == 3 and halve(model.layers[1]))
+        return fit(model, callbacks=[changing], epochs=8)
+
+    model = assert_same_bits(lambda **c: dense_model(Scaled(HALVED_BY_AN_EPOCH[read]()), **c), train)
+    assert True in replays(model)
+
+
+def test_what_a_loss_reads_may_change_between_epochs():
+    def make(**compiled):
+        model = dense_model()
+        model.compile("adam", lambda y, found: SCALE[0] * ((y - found) ** 2).mean(-1), **compiled)
+        return model
+
+    def train(model):
+        SCALE[0] = 1.0
+        changing = dlgpu.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: epoch == 3 and halve(Scaled(None)))
+        return fit(model, callbacks=[changing], epochs=8)
+
+    assert True in replays(assert_same_bits(make, train))
+
+
+GENERATOR = np.random.default_rng(0)
+DRAWS = {
+    "python": lambda: random.random(),
+    "numpy": lambda: np.random.rand(),  # noqa: NPY002
+    "a generator": lambda: GENERATOR.random(),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_a_layer_that_draws_numbers_which_are_not_dlgpus_runs_as_written(draw):
+    class Skipped(layers.Layer):
+        def call(self, inputs):
+            return inputs * (DRAWS[draw]() < 0.5)
+
+    def train(model):
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        GENERATOR.bit_generator.state = np.random.default_rng(1).bit_generator.state
+        return fit(model)
+
+    model = assert_same_bits(lambda **c: dense_model(Skipped(), **c), train)
+    assert True not in replays(model)
 
 
 def test_a_copy_of_a_trained_model_trains_by_itself():

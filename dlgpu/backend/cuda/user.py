@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from dlgpu.backend.recorder import active
 from dlgpu.errors import unknown_name
 
 
@@ -59,6 +60,8 @@ class CudaKernel:
                 not come, or an assertion fails.
         """
         arrays = [getattr(a, "array", a) for a in args]
+        if (recording := active()) is not None:
+            recording.replayable = False  # in a replay no other kernels run than dlgpu's
         self._source.launch(self.name, grid, block, arrays, shared, self.dtype, cooperative=cooperative)
 
     def __repr__(self) -> str:
