@@ -371,7 +371,7 @@ def scale():
 def test_what_a_layer_reads_may_change_between_epochs(read):
     def train(model):
         SCALE[0] = HALVED["scale"] = 1.0
-        changing = dlgpu.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: epoch == 3 and halve(model.layers[1]))
+        changing = dlgpu.callbacks.LambdaCallback(on_epoch_end=lambda epoch, _: epoch == 3 and halve(model.layers[1]))
         return fit(model, callbacks=[changing], epochs=8)
 
     model = assert_same_bits(lambda **c: dense_model(Scaled(HALVED_BY_AN_EPOCH[read]()), **c), train)
@@ -386,7 +386,7 @@ def test_what_a_loss_reads_may_change_between_epochs():
 
     def train(model):
         SCALE[0] = 1.0
-        changing = dlgpu.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: epoch == 3 and halve(Scaled(None)))
+        changing = dlgpu.callbacks.LambdaCallback(on_epoch_end=lambda epoch, _: epoch == 3 and halve(Scaled(None)))
         return fit(model, callbacks=[changing], epochs=8)
 
     assert True in replays(assert_same_bits(make, train))
