@@ -31,7 +31,7 @@ def address(symbol: str, compiled: Callable[[], Any]) -> int:
     if code is None:
         with _patience:
             code = target_machine().emit_object(compiled())
-        keep_in(path, code)
+            keep_in(path, code)
     engine().add_object_file(llvm.ObjectFileRef.from_data(code))
     engine().finalize_object()
     return engine().get_function_address(symbol)
@@ -48,10 +48,12 @@ class _Patience:
     def __exit__(self, *_: Any) -> None:
         before, self.spent = self.spent, self.spent + time.perf_counter() - self._began
         if before < 2 <= self.spent:
-            text = (
-                f"dlgpu compiles its loops for this processor, each when it is first used, and keeps them in {folder()}"
-            )
-            tqdm.write(text, file=sys.stderr)
+            kept = f"some ten seconds, once: they are kept in {folder()}"
+            if not os.access(folder(), os.W_OK):
+                kept = (
+                    f"some ten seconds in every process: {folder()} cannot be written; DLGPU_CACHE_DIR may name another"
+                )
+            tqdm.write(f"dlgpu compiles its loops for this processor, {kept}", file=sys.stderr)
 
 
 _patience = _Patience()

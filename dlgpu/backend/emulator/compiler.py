@@ -24,8 +24,17 @@ class KernelError(RuntimeError):
 
 def cache_folder() -> Path:
     """Where compiled kernels are kept: DLGPU_CACHE_DIR, or dlgpu/ in the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("DLGPU_CACHE_DIR") or Path(base) / "dlgpu")
+    if given := os.environ.get("DLGPU_CACHE_DIR"):
+        return Path(given)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlgpu"
+    except RuntimeError:  # a user without a home
+        return _of_this_process()
+
+
+@functools.cache
+def _of_this_process() -> Path:
+    return Path(tempfile.mkdtemp(prefix="dlgpu-"))
 
 
 @functools.cache
