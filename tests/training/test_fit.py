@@ -231,6 +231,15 @@ def test_a_step_on_one_batch_returns_its_own_loss(separable):
     assert set(model.train_on_batch(x, y, return_dict=True)) == {"loss", "accuracy"}
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler: in a shell's background job there is none."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_stops_after_the_step_and_keeps_model_and_history(separable):
     x, y = separable
     model, steps = classifier(), []
@@ -258,6 +267,7 @@ def test_ctrl_c_stops_after_the_step_and_keeps_model_and_history(separable):
     assert not model.fit(x, y, verbose=0).interrupted
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_error_in_a_callback_still_ends_the_run(separable):
     x, y = separable
     ended = []
