@@ -12,6 +12,7 @@ from dlgpu.saving.configurable import Configurable
 CONSTANT = (int, float, complex, str, bytes, type(None))
 LIBRARIES = ("dlgpu", "numpy", "cupy", "builtins")  # whose functions and classes are not looked into
 DEPTH = 4  # of lists in dictionaries in ...
+LONG = 1000  # of longer ones only the length is looked at
 # no recording depends on these
 VARYING = {"built", "history", "stop_training", "_applied", "_arguments", "_rate", "_learning_rate", "_loaded", "_own"}
 
@@ -35,6 +36,8 @@ class Settings:
             return type(value), value
         if depth == 0 or id(value) in self._listed:
             return _The(value)
+        if isinstance(value, (list, tuple, set, frozenset, dict)) and len(value) > LONG:
+            return _The(value), len(value)
         if isinstance(value, (list, tuple, set, frozenset)):
             return type(value), [self._look(v, depth - 1) for v in value]
         if isinstance(value, dict):
