@@ -26,11 +26,13 @@ __device__ inline void finish(A sum, const T* bias, T* z, T* out, long long at, 
 __device__ inline void load(
     Slice& slice, const T* x, long long first, long long size, long long start, long long stop, long long length,
     bool turned) {
+    x += turned ? start * size + first : first * length + start;
+    long long down = turned ? 1 : length, along = turned ? size : 1;
+    int high = size - first < TILE ? int(size - first) : TILE, wide = stop - start < DEPTH ? int(stop - start) : DEPTH;
+#pragma unroll 1  // unrolled, the addresses take so many registers that some spill
     for (int at = threadIdx.y * SIDE + threadIdx.x; at < DEPTH * TILE; at += SIDE * SIDE) {
         int k = turned ? at / TILE : at % DEPTH, i = turned ? at % TILE : at / DEPTH;
-        long long row = first + i, column = start + k;
-        bool inside = row < size && column < stop;
-        slice[k][i] = inside ? A(x[turned ? column * size + row : row * length + column]) : A(0);
+        slice[k][i] = i < high && k < wide ? A(x[i * down + k * along]) : A(0);
     }
 }
 

@@ -222,7 +222,7 @@ class ndarray:
         return self._made(work([self, np_indices(indices)], [], lambda x, i: x.take(i, axis=axis, mode="wrap")))
 
     def reshape(self, *shape, order="C", copy=None):
-        return self._made(self._host.reshape(*shape, order=order))
+        return self._laid(lambda x: x.reshape(*shape, order=order))
 
     def transpose(self, *axes):
         return self._made(self._host.transpose(*axes))
@@ -234,7 +234,13 @@ class ndarray:
         return self._made(self._host.squeeze(axis))
 
     def ravel(self, order="C"):
-        return self._made(self._host.ravel(order))
+        return self._laid(lambda x: x.ravel(order))
+
+    def _laid(self, function):
+        """A view where NumPy gives one, which costs nothing; else work that copies."""
+        found = function(self._host)
+        shared = not found.size or np.may_share_memory(found, self._host)
+        return self._made(found if shared else work([self], [], function))
 
     def view(self, dtype=None, type=None):
         return self._made(self._host.view() if dtype is None else self._host.view(dtype))
