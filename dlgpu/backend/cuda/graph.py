@@ -134,7 +134,7 @@ class Captured:
             self._states = self.cupy.zeros((SOURCES, 3), np.uint64)
             self._totals = self.cupy.zeros((SOURCES, 2), np.uint64)
         self._words = [0] * (2 + len(arrays))  # what the table holds
-        self._kept: Any = None  # what it points at
+        self._kept: Any = None  # what it points at, until the launch
 
     # -- capture
 
@@ -235,6 +235,7 @@ class Captured:
                 self._at[i] = seed, (counter + blocks) % 2**128
             self.graph.launch()
             self._words[1] += self.samples
+            self._kept = None  # whatever takes its memory now comes later on the same stream
 
     def again(self, run: Callable[[list], None], arrays: list, held: list) -> bool:
         """Do the step as it is written; whether it can still be repeated."""

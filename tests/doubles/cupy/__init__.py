@@ -120,14 +120,14 @@ def _constant(host):
 
 
 # cuBLAS cannot be captured, nor what waits for the device
-UNCAPTURED = {"argsort", "bincount", "nonzero", "sort", "unique"}
+_UNCAPTURED = {"argsort", "bincount", "nonzero", "sort", "unique"}
 
 
 def _function(name):
     def call(*args, **kwargs):
         if name == "matmul" and _graph.capturing() is not None and args[0].dtype.kind == "f":
             raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
-        if name in UNCAPTURED:
+        if name in _UNCAPTURED:
             _graph.capturing(f"{name}, which waits for the device")
         values = [*args, *kwargs.values()]
         if not any(True for _ in _array._arrays(values)) or any(isinstance(v, np.ndarray) for v in _flat(values)):

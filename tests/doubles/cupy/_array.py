@@ -49,6 +49,7 @@ class ndarray:
 
     def set(self, arr, stream=None):
         _graph.capturing("a copy from the host")
+        _order.local.sends += 1
         if not isinstance(arr, np.ndarray) or arr.dtype != self.dtype:
             raise TypeError(f"{type(arr)} cannot be set to an array of {self.dtype}")
         if arr.shape != self.shape or not self.flags.c_contiguous:

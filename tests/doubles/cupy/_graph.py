@@ -50,6 +50,7 @@ class Capture:
         if memory.pointer is None:
             self.illegal("an allocation from the default pool, which may give the memory to others")
         self.pools.append(weakref.ref(memory.pointer.pool))
+        memory.pointer = None  # the graph refers to addresses, which keep nothing alive
         self.note([(memory, True)], lambda: None)
 
     def illegal(self, what):

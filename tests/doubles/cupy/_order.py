@@ -19,7 +19,7 @@ class _Local(threading.local):
         self.streams = {}
         self.capture = None
         self.allocator = None
-        self.waits = 0  # how often the host has waited for a device
+        self.waits = self.sends = 0  # how often the host has waited for a device, and sent an array there
 
 
 local = _Local()
