@@ -37,9 +37,9 @@ class Replays:
     def forget(self) -> None:
         """Begin anew."""
         self._known: dict[Any, Any] = {}  # layout -> 1 after it came once, then a Replay, or None if it cannot be one
-        self.repeater = None if self._device is None else self._device.repeater()
+        self.repeater: Any = None if self._device is None else self._device.repeater()
 
-    def begin(self, device: Device, settings: "Settings") -> None:
+    def begin(self, device: Device | None, settings: "Settings") -> None:
         """Forget the recordings if the device or the settings differ from those with which they were made."""
         if device != self._device or not settings.same_as(self._settings):
             self._device, self._settings = device, settings

@@ -3,6 +3,7 @@
 from dlgpu.backend.cuda import (
     activation,
     convolution,
+    counting,
     embedding,
     linear,
     normalization,

@@ -64,7 +64,7 @@ class Repeater:
             size = sum(a.size * i.dtype.itemsize for a, i in zip(data.arrays, inputs) if isinstance(a, np.ndarray))
             fits = size <= SHARE * self.cupy.cuda.runtime.memGetInfo()[0]
             self.resident = Resident(self.cupy, data, [i.dtype for i in inputs] if fits else None)
-        return self.resident if self.resident.arrays is not None else None
+        return self.resident if self.resident.fits else None
 
 
 class Resident:
@@ -78,7 +78,8 @@ class Resident:
     def __init__(self, cupy: Any, data: Any, dtypes: list | None):
         self.cupy = cupy
         self.data = data
-        self.arrays = None if dtypes is None else [self._brought(a, dtype) for a, dtype in zip(data.arrays, dtypes)]
+        self.fits = dtypes is not None
+        self.arrays = [self._brought(a, dtype) for a, dtype in zip(data.arrays, dtypes or [])]
         self._host_order: Any = None
         self._order: Any = None
 
@@ -261,4 +262,6 @@ def aligned(cupy: Any, array: Any) -> Any:
 def _refuse(size: int) -> Any:
     """In place of page-locked memory, which a copy from the host would have: a graph would read it again, when it has
     long been given to others."""
-    raise RuntimeError("the step copies values from the host, such as a NumPy array, to the GPU: make it an array of the GPU before")
+    raise RuntimeError(
+        "the step copies values from the host, such as a NumPy array, to the GPU: make it an array of the GPU before"
+    )

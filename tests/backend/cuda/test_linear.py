@@ -17,9 +17,7 @@ def test_bfloat16(rng):
 @pytest.mark.parametrize("each", [1, 2, 4])
 @pytest.mark.parametrize("splits", [1, 3])
 def test_every_tile_and_any_number_of_parts(each, splits, rng, monkeypatch):
-    monkeypatch.setattr(
-        linear, "plan", lambda r, c, i, s: (each, -(-r // (16 * each)) * -(-c // (16 * each)), splits)
-    )
+    monkeypatch.setattr(linear, "plan", lambda r, c, i, s: (each, -(-r // (16 * each)) * -(-c // (16 * each)), splits))
     a, b = normal(rng, 2, 35, 70), normal(rng, 2, 70, 67)
     agree("matmul", a, b, size=70)
     agree("matmul", a[0].T, a[0], size=35)

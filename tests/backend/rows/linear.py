@@ -26,7 +26,9 @@ def test_more_rows_than_a_grid_has(rng):
     agree("matmul", normal(rng, 3, 70000), normal(rng, 70000, 1), size=70000)
 
 
-@pytest.mark.parametrize("stacks", [((3,), (3,)), ((2, 1), (3,)), ((), (2, 3)), ((4,), ()), ((0,), (0,)), ((1,), (5, 1))])
+@pytest.mark.parametrize(
+    "stacks", [((3,), (3,)), ((2, 1), (3,)), ((), (2, 3)), ((4,), ()), ((0,), (0,)), ((1,), (5, 1))]
+)
 def test_stacks_of_matrices_broadcast(stacks, rng):
     first, second = stacks
     agree("matmul", normal(rng, *first, 5, 7), normal(rng, *second, 7, 6), size=7)

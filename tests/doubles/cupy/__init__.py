@@ -112,9 +112,9 @@ def _creation(name):
 def _constant(host):
     """An array of these values, which a graph writes at each launch."""
     capture = _graph.capturing()
-    found = made(host)
+    found, values = made(host), host.copy()
     if capture is not None:
-        capture.note([(found._memory, True)], _graph.again(found._host, lambda value=host.copy(): value))
+        capture.note([(found._memory, True)], _graph.again(found._host, lambda: values))
         _graph.garbage(found._host)
     return found
 

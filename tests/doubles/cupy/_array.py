@@ -326,12 +326,12 @@ def _noted(capture, reads, writes, function):
     results = found if isinstance(found, tuple) else (found,)
     if all(isinstance(r, (np.ndarray, np.generic)) for r in results) and not _view(results, read):
         results = tuple(np.array(r) for r in results)
+        several = isinstance(found, tuple)
         for place, made_now in enumerate(results):
-            several = isinstance(found, tuple)
             take = functools.partial(lambda p: function(*read)[p] if several else function(*read), place)
             capture.note(uses, _graph.again(made_now, take))
             _graph.garbage(made_now)
-        return results if isinstance(found, tuple) else results[0]
+        return results if several else results[0]
     return found
 
 

@@ -94,7 +94,9 @@ class Stream:
         if capture is None or capture.stream is not self:
             raise runtime.CUDARuntimeError("cudaErrorIllegalState: the operation cannot be performed in this state")
         if capture.broken:
-            raise runtime.CUDARuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to an earlier error")
+            raise runtime.CUDARuntimeError(
+                "cudaErrorStreamCaptureInvalidated: operation failed due to an earlier error"
+            )
         return Graph(capture.notes, capture.pools)
 
     def wait_event(self, event):
