@@ -93,6 +93,9 @@ class Step:
         yield self.objective, "loss_sum"
         yield from ((v, "array") for metric in self.objective.metrics for v in metric.variables)
         yield from ((w, "array") for w in self.model.weights)
+        for layer in self.model._with_inner():
+            states = getattr(layer, "states", None)  # of a stateful layer
+            yield from ((s, "array") for s in (states if isinstance(states, list) else ()) if isinstance(s, Tensor))
         for kept in self.optimizer.kept:
             yield kept, "scalars"
             yield from ((kept.flat, name) for name in ("values", "gradients"))

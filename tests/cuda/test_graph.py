@@ -159,6 +159,29 @@ def test_a_callback_may_change_the_learning_rate_and_read_the_loss_at_every_step
     assert_same_bits(lambda **c: dense_model(layers.Dense(4), **c), train)
 
 
+def test_the_states_of_a_stateful_layer_go_on_from_batch_to_batch():
+    x, y = RNG.standard_normal((24, 5, 3), np.float32), RNG.standard_normal((24, 1), np.float32)
+
+    def make(**compiled):
+        return model_of(layers.GRU(4, stateful=True), layers.Dense(1), loss="mse", **compiled)
+
+    def train(model):
+        found = fit(model, x, y, batch_size=8)
+        model.layers[0].reset_state()
+        return found, fit(model, x, y, batch_size=8)
+
+    assert captured(assert_same_bits(make, train)) == [True]
+
+
+def test_a_histogram_is_counted_within_the_graph():
+    def make(**compiled):
+        model = dlgpu.Sequential([layers.Dense(1, activation="sigmoid")])
+        model.compile("adam", "binary_crossentropy", metrics=["AUC", "Precision"], **compiled)
+        return model
+
+    assert captured(assert_same_bits(make)) == [True, True]
+
+
 def test_the_optimizers_phases_have_graphs_of_their_own():
     def make(**compiled):
         return dense_model(optimizer=dlgpu.optimizers.Adam(gradient_accumulation_steps=3, use_ema=True), **compiled)
