@@ -89,8 +89,8 @@ extern "C" __global__ void random_normal(
 
 // out = start + floor(draw * span / 2^64)
 extern "C" __global__ void random_integers(
-    INTEGER* out, unsigned long long start, unsigned long long span, const unsigned long long* state, unsigned long long seed,
-    unsigned long long low, unsigned long long high, long long size) {
+    INTEGER* out, unsigned long long start, unsigned long long span, const unsigned long long* state,
+    unsigned long long seed, unsigned long long low, unsigned long long high, long long size) {
     Philox philox = philox_at(state, seed, low, high);
     FOR_EACH_GROUP(group, 2, size) {
         Words words = philox.block(group);

@@ -199,11 +199,19 @@ def test_generators_of_random_numbers_go_on_as_they_would():
             return self.noise(inputs, training=training)
 
     def train(model):
-        found = fit(model), dlgpu.ops.random.default_generator().uniform(3).tolist()
-        dlgpu.ops.random.default_generator().state = 7, 2**64 - 5  # the low half overflows within the graph
-        return found, fit(model), fit(model)
+        found = fit(model, batch_size=14), dlgpu.ops.random.default_generator().uniform(3).tolist()
+        found = *found, fit(model, batch_size=14)
+        # a shuffle takes 35 blocks and a step 36: the low half overflows between the draws of the second step
+        dlgpu.ops.random.default_generator().state = 7, 2**64 - 35 - 50
+        return (
+            *found,
+            fit(model, batch_size=14, epochs=1),
+            dlgpu.ops.random.default_generator().state,
+            fit(model, batch_size=14),
+        )
 
-    assert all(captured(assert_same_bits(lambda **c: dense_model(Own(), layers.Dropout(0.5), **c), train)))
+    model = assert_same_bits(lambda **c: dense_model(Own(), layers.Dropout(0.5), layers.Dropout(0.5), **c), train)
+    assert all(captured(model))
 
 
 # -- where batches come from
