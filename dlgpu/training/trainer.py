@@ -64,8 +64,8 @@ class Trainer:
             loss_weights: factors on the losses of several outputs.
             metrics: a list of names, Metrics or functions.
             weighted_metrics: the same, on samples weighted by sample_weight and class_weight.
-            run_eagerly: run the layers' Python at every step. By default a step is recorded and then replayed: what
-                layers print or count in Python happens at the first steps only.
+            run_eagerly: run the layers' Python at every step. By default a step is recorded (on a GPU: captured into a
+                CUDA graph) and then replayed: what layers print or count in Python happens at the first steps only.
         Raises:
             ValueError: an unknown name; the message names the nearest known one.
         """
@@ -129,7 +129,7 @@ class Trainer:
 
         Args:
             x: an array (samples, ...), a list or dictionary of arrays, or a generator of batches (x, y) or
-                (x, y, sample_weight).
+                (x, y, sample_weight). A GPU gets small arrays once: what is changed during the run it does not see.
             y: targets, with as many samples.
             batch_size: samples a step, 32 by default; the last batch may be smaller.
             epochs: the number of the last epoch, counted from 1.

@@ -10,6 +10,7 @@ side; only where the host is somewhere else, as after a shuffle, it writes a few
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,17 @@ class Captured:
     @contextmanager
     def _capturing(self) -> Iterator[None]:
         cuda = self.cupy.cuda
-        cuda.set_pinned_memory_allocator(_refuse)
+        pool, thread = self.cupy.get_default_pinned_memory_pool(), get_ident()
+
+        def page_locked(size: int) -> Any:
+            """A copy from the host would have it, and the graph read it again when it has long been given to others."""
+            if get_ident() != thread:
+                return pool.malloc(size)
+            raise RuntimeError(
+                "it copies values from the host, such as a NumPy array: make them an array of the GPU once"
+            )
+
+        cuda.set_pinned_memory_allocator(page_locked)
         try:
             with self.stream, cuda.using_allocator(self._allocate):
                 self.stream.begin_capture()
@@ -176,7 +187,7 @@ class Captured:
                     raise
                 self.graph = self.stream.end_capture()
         finally:
-            cuda.set_pinned_memory_allocator(self.cupy.get_default_pinned_memory_pool().malloc)
+            cuda.set_pinned_memory_allocator(pool.malloc)
 
     def _allocate(self, size: int) -> Any:
         """Memory of the graph's pool, which must not give any back that the graph uses already."""
@@ -257,11 +268,3 @@ def aligned(cupy: Any, array: Any) -> Any:
     if array.flags.c_contiguous and array.data.ptr % ALIGNMENT == 0:
         return array
     return array.copy(order="C")
-
-
-def _refuse(size: int) -> Any:
-    """In place of page-locked memory, which a copy from the host would have: a graph would read it again, when it has
-    long been given to others."""
-    raise RuntimeError(
-        "the step copies values from the host, such as a NumPy array, to the GPU: make it an array of the GPU before"
-    )
