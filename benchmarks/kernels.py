@@ -20,7 +20,8 @@ import numpy as np
 import dlgpu
 from dlgpu import ops
 from dlgpu.backend.dispatch import Kernel, registry
-from dlgpu.ops.activation import activation
+from dlgpu.backend.reference.counting import count_each
+from dlgpu.ops.activation import activation, dense
 from dlgpu.ops.random import Generator
 from dlgpu.ops.recurrent import gru, lstm, simple_rnn
 from dlgpu.parameters import Parameter
@@ -69,6 +70,9 @@ def everything(s: Sizes) -> None:
     labels = dlgpu.current_device().asarray(random.integers(0, s.features, s.rows))
     targets = dlgpu.current_device().asarray((x > 0).astype(np.float32))
     differentiated(lambda x, b: activation(x, "gelu", b), x, row)
+    differentiated(lambda x, k, b: dense(x, k, b, "relu"), x, normal(s.features, s.features), row)
+    differentiated(ops.matmul, x, normal(s.features, s.features))
+    count_each(labels, s.features)
     differentiated(lambda x: ops.dropout(x, 0.5), x)
     differentiated(ops.softmax, x)
     differentiated(ops.log_softmax, x)

@@ -98,7 +98,7 @@ def profile(program: str, epochs: int) -> Profile:
     once = statistics.median(
         several * seconds(fit, 1) - seconds(fit, several) for _ in range(max(3, epochs // several))
     )
-    calls = replays[0].recording.program
+    calls = replays[0].recording.recording.program
     calls[:] = [part for function, args in calls for part in parts(function, args)]
     times: list[list[int]] = [[] for _ in calls]
     rows = [about(f, args) for f, args in calls]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dlgpu.backend.cuda import pooling, random
+from dlgpu.backend.cuda import graph, pooling, random
 from dlgpu.backend.cuda.source import FOLDER, STORAGE, Source, for_nvrtc, source
 from dlgpu.backend.emulator.compiler import KernelError, cache_folder
 from dlgpu.backend.reference.activation import NAMES
@@ -34,8 +34,10 @@ CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
 # What the CUDA column may define beside STORAGE, by macro.
 VALUES = {
     "ACTIVATION": NAMES,
+    "EACH": ("1", "2", "4"),
     "INDEX": tuple(pooling.INDEX_NAMES.values()),
     "INTEGER": tuple(dict.fromkeys(random.C_NAMES[f"{kind}{8 << n}"] for kind in ("int", "uint") for n in range(4))),
+    "WORD": tuple(graph.WORDS.values()),
 }
 
 

@@ -25,6 +25,14 @@ struct Philox {
     }
 };
 
+// A draw that begins at (seed, counter) or, in a step that is replayed, so far after the (seed, counter) in `state`.
+__device__ inline Philox philox_at(
+    const unsigned long long* state, unsigned long long seed, unsigned long long low, unsigned long long high) {
+    if (!state) return {seed, low, high};
+    unsigned long long sum = state[1] + low;
+    return {state[0], sum, state[2] + high + (sum < low)};
+}
+
 // Two 64-bit draws of four words, the lower word first.
 __device__ inline unsigned long long draw(const Words& words, int i) {
     return (unsigned long long)words.at[2 * i + 1] << 32 | words.at[2 * i];

@@ -41,8 +41,9 @@ __device__ inline float top_bits(const Words& words, int i, float) { return (flo
 __device__ inline double top_bits(const Words& words, int i, double) { return (double)(draw(words, i) >> 11); }
 
 extern "C" __global__ void random_bits(
-    unsigned* out, unsigned long long seed, unsigned long long low, unsigned long long high, long long size) {
-    Philox philox = {seed, low, high};
+    unsigned* out, const unsigned long long* state, unsigned long long seed,
+    unsigned long long low, unsigned long long high, long long size) {
+    Philox philox = philox_at(state, seed, low, high);
     FOR_EACH_GROUP(group, 4, size) {
         Words words = philox.block(group);
         Pack<unsigned, 4> values = {{words.at[0], words.at[1], words.at[2], words.at[3]}};
@@ -52,9 +53,9 @@ extern "C" __global__ void random_bits(
 
 // out = top bits * step + start
 extern "C" __global__ void random_uniform(
-    T* out, double step, double start, unsigned long long seed, unsigned long long low, unsigned long long high,
-    long long size) {
-    Philox philox = {seed, low, high};
+    T* out, double step, double start, const unsigned long long* state, unsigned long long seed,
+    unsigned long long low, unsigned long long high, long long size) {
+    Philox philox = philox_at(state, seed, low, high);
     FOR_EACH_GROUP(group, VALUES, size) {
         Words words = philox.block(group);
         Pack<T, VALUES> values;
@@ -68,9 +69,9 @@ extern "C" __global__ void random_uniform(
 
 // Box and Muller, each pair from two words or draws of one block.
 extern "C" __global__ void random_normal(
-    T* out, double mean, double stddev, unsigned long long seed, unsigned long long low, unsigned long long high,
-    long long size) {
-    Philox philox = {seed, low, high};
+    T* out, double mean, double stddev, const unsigned long long* state, unsigned long long seed,
+    unsigned long long low, unsigned long long high, long long size) {
+    Philox philox = philox_at(state, seed, low, high);
     const A unit = sizeof(A) == 8 ? A(5.421010862427522e-20) : A(2.3283064365386963e-10);  // 2^-64, 2^-32
     FOR_EACH_GROUP(group, VALUES, size) {
         Words words = philox.block(group);
@@ -88,9 +89,9 @@ extern "C" __global__ void random_normal(
 
 // out = start + floor(draw * span / 2^64)
 extern "C" __global__ void random_integers(
-    INTEGER* out, unsigned long long start, unsigned long long span, unsigned long long seed, unsigned long long low,
-    unsigned long long high, long long size) {
-    Philox philox = {seed, low, high};
+    INTEGER* out, unsigned long long start, unsigned long long span, const unsigned long long* state,
+    unsigned long long seed, unsigned long long low, unsigned long long high, long long size) {
+    Philox philox = philox_at(state, seed, low, high);
     FOR_EACH_GROUP(group, 2, size) {
         Words words = philox.block(group);
         Pack<INTEGER, 2> values = {{(INTEGER)(start + __umul64hi(draw(words, 0), span)),
@@ -100,9 +101,9 @@ extern "C" __global__ void random_integers(
 }
 
 extern "C" __global__ void random_bernoulli(
-    bool* out, unsigned threshold, unsigned long long seed, unsigned long long low, unsigned long long high,
-    long long size) {
-    Philox philox = {seed, low, high};
+    bool* out, unsigned threshold, const unsigned long long* state, unsigned long long seed,
+    unsigned long long low, unsigned long long high, long long size) {
+    Philox philox = philox_at(state, seed, low, high);
     FOR_EACH_GROUP(group, 4, size) {
         Words words = philox.block(group);
         Pack<bool, 4> values = {{words.at[0] < threshold, words.at[1] < threshold, words.at[2] < threshold,
@@ -113,9 +114,9 @@ extern "C" __global__ void random_bernoulli(
 
 // Draws whose low bits, those of `mask`, are their own number.
 extern "C" __global__ void permutation_keys(
-    unsigned long long* keys, unsigned long long mask, unsigned long long seed, unsigned long long low,
-    unsigned long long high, long long size) {
-    Philox philox = {seed, low, high};
+    unsigned long long* keys, unsigned long long mask, const unsigned long long* state, unsigned long long seed,
+    unsigned long long low, unsigned long long high, long long size) {
+    Philox philox = philox_at(state, seed, low, high);
     FOR_EACH_GROUP(group, 2, size) {
         Words words = philox.block(group);
         unsigned long long first = group * 2;
@@ -126,9 +127,9 @@ extern "C" __global__ void permutation_keys(
 
 // x times `scale` where word >= threshold, and times 0 elsewhere, so that NaN and infinity stay seen.
 extern "C" __global__ void dropout(
-    const T* x, T* out, unsigned threshold, double scale, unsigned long long seed, unsigned long long low,
-    unsigned long long high, long long size) {
-    Philox philox = {seed, low, high};
+    const T* x, T* out, unsigned threshold, double scale, const unsigned long long* state, unsigned long long seed,
+    unsigned long long low, unsigned long long high, long long size) {
+    Philox philox = philox_at(state, seed, low, high);
     FOR_EACH_GROUP(group, 4, size) {
         Words words = philox.block(group);
         Pack<T, 4> values;

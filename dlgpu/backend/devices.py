@@ -80,6 +80,12 @@ class Device:
             return lambda arrays, dtypes: [self.asarray(a, d) for a, d in zip(arrays, dtypes)]
         return importlib.import_module("dlgpu.backend.cuda.staging").Staging(self.index)
 
+    def repeater(self) -> Any:
+        """What makes steps on this device repeatable: on a host recordings of what they do, on a GPU graphs."""
+        if self.on_host:
+            return importlib.import_module("dlgpu.backend.repeater").Repeater()
+        return importlib.import_module("dlgpu.backend.cuda.graph").Repeater(self.index)
+
     def __enter__(self) -> "Device":
         _stack.set((*_stack.get(), self))
         return self

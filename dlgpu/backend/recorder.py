@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ ALIGNMENT = 64  # bytes: a cache line, and the longest vector
 
 class _State(threading.local):
     recording: "Recording | None" = None
+    drawing: Any = None
 
 
 _state = _State()
@@ -38,6 +40,21 @@ def empty(shape: Any, dtype: Any) -> np.ndarray:
 def active() -> "Recording | None":
     """The recording in progress in this thread."""
     return _state.recording
+
+
+def drawing() -> Any:
+    """What numbers are to be drawn by, in this thread: a recording or another thing with its `draw`; None outside."""
+    return _state.drawing
+
+
+@contextmanager
+def drawn_by(drawer: Any) -> Iterator[None]:
+    """Draw numbers by `drawer` inside the `with`, in this thread."""
+    outer, _state.drawing = _state.drawing, drawer
+    try:
+        yield
+    finally:
+        _state.drawing = outer
 
 
 class Memory:
@@ -113,17 +130,6 @@ class Drawn(Wide):
 
     uses: list
 
-    @classmethod
-    def several(cls, source: Any, draw: Callable[[], tuple]) -> tuple:
-        """The numbers that `draw` takes from `source` (whose `state` can be set), now and at each replay."""
-        numbers = tuple(map(cls, draw()))
-        for n in numbers:
-            n.uses = []
-        assert _state.recording is not None
-        _state.recording.sources.append(source)
-        _state.recording.draws.append((draw, numbers))
-        return numbers
-
 
 def _redraw(draw: Callable[[], tuple], numbers: tuple) -> None:
     for number, value in zip(numbers, draw()):
@@ -175,7 +181,8 @@ class Recording:
         """Record what happens inside the `with`, in this thread."""
         outer, _state.recording = _state.recording, self
         try:
-            yield
+            with drawn_by(self):
+                yield
         finally:
             _state.recording = outer
 
@@ -184,9 +191,20 @@ class Recording:
         """Record nothing inside the `with`."""
         _state.recording = None
         try:
-            yield
+            with drawn_by(None):
+                yield
         finally:
             _state.recording = self
+
+    def draw(self, source: Any, words: int) -> tuple:
+        """The numbers that `source.advance(words)` gives, now and at each replay; its `state` can be set."""
+        draw = partial(source.advance, words)
+        numbers = tuple(map(Drawn, draw()))
+        for n in numbers:
+            n.uses = []
+        self.sources.append(source)
+        self.draws.append((draw, numbers))
+        return numbers
 
     def replay(self) -> None:
         """Do all of it again."""

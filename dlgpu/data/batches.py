@@ -27,6 +27,11 @@ class Batch(NamedTuple):
         """Shapes and dtypes, by which batches are told apart for which a step does the same."""
         return _layout(self), self.samples
 
+    @property
+    def structure(self) -> tuple:
+        """Inputs, targets and weights that are nested as the batch's are."""
+        return tuple(self)
+
     def copy_to(self, targets: list) -> None:
         """Copy all arrays, in order, to others of their shapes."""
         for source, target in zip(leaves(tuple(self)), targets):
@@ -39,11 +44,15 @@ class Rows:
     Args:
         data: the arrays.
         rows: a slice or an array of indices.
+        order: an array of which `rows` is a part, and None for a slice.
+        start: where in `order`, or for a slice in the data, the rows begin.
     """
 
-    def __init__(self, data: "ArrayData", rows: Any):
+    def __init__(self, data: "ArrayData", rows: Any, order: Any, start: int):
         self.data = data
         self.rows = rows
+        self.order = order
+        self.start = start
 
     @cached_property
     def _taken(self) -> Batch:
@@ -66,6 +75,11 @@ class Rows:
     def layout(self) -> tuple:
         """As Batch has it."""
         return self.data.layout, self.samples
+
+    @property
+    def structure(self) -> tuple:
+        """As Batch has it; nothing is gathered for it."""
+        return self.data.x, self.data.y, self.data.sample_weight
 
     def copy_to(self, targets: list) -> None:
         """Copy the rows of all arrays, in order, to others of their shapes."""
@@ -115,7 +129,7 @@ class ArrayData:
         """One pass through the batches, with the samples in the order of `order` (indices) or as they are."""
         for start in range(0, self.samples, self.batch_size):
             stop = start + self.batch_size
-            yield Rows(self, slice(start, stop) if order is None else order[start:stop])
+            yield Rows(self, slice(start, stop) if order is None else order[start:stop], order, start)
 
     def take(self, rows: Any) -> Batch:
         """The samples at these rows: a slice or an array of indices."""

@@ -11,6 +11,7 @@ import numpy as np
 from dlgpu.backend.devices import Device, current_device, device
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import embedding as kernels
+from dlgpu.backend.reference.counting import count_each
 from dlgpu.metrics.base import Metric, aligned, ratio, spread_weight
 from dlgpu.tensor import Tensor, wrap
 
@@ -76,7 +77,7 @@ class ConfusionMetric(Metric, abstract=True):
             above = xp.where(scores == scores, above, 0)  # NaN is above nothing
         above += bins * (labels != 0)
         if weight is None:
-            found = xp.bincount(above, minlength=2 * bins)
+            found = count_each(above, 2 * bins)
         else:
             found = kernels.scatter_add(weight.astype(self.dtype)[:, None], above, 2 * bins)
         self.histograms.array += found.reshape(2, bins)

@@ -56,11 +56,11 @@ class Generator:
 
     def take(self, words: int) -> tuple[int, int]:
         """Reserve random words (a multiple of 4) and return the (seed, counter) at which they begin."""
-        if recorder.active() is not None:
-            return recorder.Drawn.several(self, lambda: self._take(words))
-        return self._take(words)
+        drawer = recorder.drawing()
+        return self.advance(words) if drawer is None else drawer.draw(self, words)
 
-    def _take(self, words: int) -> tuple[int, int]:
+    def advance(self, words: int) -> tuple[int, int]:
+        """Reserve random words at once, whether a step is being recorded or not."""
         with _taking:
             start = self.state
             self.counter = (self.counter + -(-words // 4)) % 2**128

@@ -61,8 +61,9 @@ class BatchTrainer:
             loss_weights: factors on the losses of several outputs.
             metrics: a list of names, Metrics or functions.
             weighted_metrics: the same, on samples weighted by sample_weight and class_weight.
-            run_eagerly: run the layers' Python at every step. By default a step is recorded and then replayed: what
-                layers print happens at the first steps only, and what they read may change between epochs only.
+            run_eagerly: run the layers' Python at every step. By default a step is recorded (on a GPU: captured into a
+                CUDA graph) and then replayed: what layers print happens at the first steps only, and what they read may
+                change between epochs only.
         Raises:
             ValueError: an unknown name; the message names the nearest known one.
         """

@@ -1,16 +1,16 @@
 """Steps that are replayed: run once as written, recorded on the second run, tried on the third, then only replayed."""
 
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from dlgpu.backend.recorder import Memory, Recording
-from dlgpu.backend.traced import traced
-from dlgpu.data import Batch, Rows, leaves, map_structure
-from dlgpu.tensor import wrap
+from dlgpu.backend import held
+from dlgpu.backend.devices import Device, to_host
+from dlgpu.backend.repeater import digest
+from dlgpu.data import Batch, Rows
 from dlgpu.training.settings import Settings, drawn
 
 PIECE = 1 << 18  # bytes
@@ -25,7 +25,9 @@ class Replays:
 
     def __init__(self) -> None:
         self.eager = False
+        self._device: Device | None = None
         self._settings = Settings()
+        self._told = False
         self.forget()
 
     def __deepcopy__(self, memo: dict) -> "Replays":
@@ -37,12 +39,12 @@ class Replays:
     def forget(self) -> None:
         """Begin anew."""
         self._known: dict[Any, Any] = {}  # layout -> 1 after it came once, then a Replay, or None if it cannot be one
-        self._memory = Memory()
+        self.repeater: Any = None if self._device is None else self._device.repeater()
 
-    def begin(self, settings: Settings) -> None:
-        """Forget the recordings if the settings differ from those with which they were made."""
-        if settings != self._settings:
-            self._settings = settings
+    def begin(self, device: Device | None, settings: Settings) -> None:
+        """Forget the recordings if the device or the settings differ from those with which they were made."""
+        if device != self._device or settings != self._settings:
+            self._device, self._settings = device, settings
             self.forget()
 
     def run(self, step: Any, batch: Batch | Rows) -> None:
@@ -51,62 +53,63 @@ class Replays:
         found = None if self.eager else self._known.get(layout, 0)
         if type(found) is Replay:
             if not found.run(step, batch):
-                self._known[layout] = None
-        elif found == 1 and step.device.on_host:
-            self._known[layout] = Replay.recorded(step, batch, self._memory)
+                self._give_up(layout, "it does not do the same each time")
+        elif found == 1:
+            made = Replay.recorded(step, batch, self.repeater)
+            self._known[layout] = made
+            if made.problem is not None:
+                self._give_up(layout, made.problem)
         else:
             if found == 0:
                 self._known[layout] = 1
+                if sum(type(r) is Replay for r in self._known.values()) >= self.repeater.most:
+                    self._give_up(layout, f"batches have more than {self.repeater.most} different shapes")
             step.run(*step.place(batch), batch.samples, step.prepare)
+
+    def _give_up(self, layout: Any, why: str) -> None:
+        self._known[layout] = None
+        if self.repeater.tells and not self._told:
+            self._told = True
+            warnings.warn(
+                f"a training step cannot be captured, and runs as it is written, which is slower: {why} "
+                "(compile(run_eagerly=True) means that, and says nothing)",
+                stacklevel=2,
+            )
 
 
 class Replay:
     """One recorded step.
 
     Args:
-        recording: of Step.run.
-        inputs: the arrays from which it reads a batch: those of x, of y and of the sample weights.
+        recording: by the device's repeater.
+        problem: why it cannot be replayed, if so.
     """
 
-    def __init__(self, recording: Recording, inputs: list):
+    def __init__(self, recording: Any, problem: str | None):
         self.recording = recording
-        self.inputs = inputs
+        self.problem = problem
         self.tried = False
-        # Inputs that have had no other values yet, and their digest: what the recording missed of them does not show.
-        self.constant = {place: digest(array) for place, array in enumerate(inputs)}
 
     @classmethod
-    def recorded(cls, step: Any, batch: Batch | Rows, memory: Memory) -> "Replay | None":
-        """Run a step and record it; None if it cannot be replayed."""
-        placed = tuple(map_structure(lambda t: wrap(np.array(t.array)), part) for part in step.place(batch))
-        recording = record(step, placed, batch.samples, memory, step.prepare)
-        if not recording.replayable:
-            return None
-        recording.finish()
-        return cls(recording, [tensor.array for tensor in leaves(placed)])
+    def recorded(cls, step: Any, batch: Batch | Rows, repeater: Any) -> "Replay":
+        """Run a step and record it."""
+        before = step.settings(), drawn()
+        recording = _counted(step, lambda: repeater.record(_run(step, batch), batch, step.sent, list(step.holders())))
+        counts = (step.settings(), drawn()) != before
+        problem = "a layer counts while it runs, or draws numbers that are not dlgpu's" if counts else recording.problem
+        return cls(recording, problem)
 
     def run(self, step: Any, batch: Batch | Rows) -> bool:
         """The step on another batch; whether the recording can be trusted.
 
         It is tried first, and again when an input changes for the first time.
         """
-        batch.copy_to(self.inputs)
-        changed = [place for place, was in self.constant.items() if digest(self.inputs[place]) != was]
-        for place in changed:
-            del self.constant[place]
-        trial = changed or not self.tried
-        placed = step.place(batch) if trial else None
-        step.prepare()
-        try:
-            if trial:
-                return self._trial(step, placed, batch.samples)
-            self.recording.replay()
-        except BaseException:
-            step.optimizer.take_back()
-            raise
+        if self.recording.load(batch, step.sent) or not self.tried:
+            return _counted(step, partial(self._trial, step, batch, step.sent(batch)))
+        _counted(step, self.recording.replay)
         return True
 
-    def _trial(self, step: Any, placed: Any, samples: int) -> bool:
+    def _trial(self, step: Any, batch: Batch | Rows, arrays: list) -> bool:
         """Replay a step, take that back and run it as written; whether both gave the same bits."""
         before = Snapshot(step, self.recording.sources)
         try:
@@ -116,58 +119,34 @@ class Replay:
         except Exception:  # what is wrong with the batch shows in the written step, too
             replayed = []
         before.restore()
-        again = record(step, placed, samples, self.recording.memory, lambda: None)  # which needs no further memory
-        self.tried = again.replayable and before.digests() == replayed
+        state = step.settings(), drawn()
+        again = self.recording.again(_run(step, batch), arrays, list(step.holders()))
+        self.tried = again and (step.settings(), drawn()) == state and before.digests() == replayed
         return self.tried
 
 
-def record(step: Any, placed: tuple, samples: int, memory: Memory, prepare: Callable) -> Recording:
-    """Run a step on a placed batch as it is written, and note what it does."""
-    recording = Recording(memory)
-
-    def begin() -> None:
-        with recording.paused():
-            prepare()
-
-    before = step.settings(), drawn()
-    with _noted(step), recording.active():
-        step.run(*(map_structure(lambda t: wrap(traced(t.array)), part) for part in placed), samples, begin)
-    # a layer that counts in Python, or that draws numbers which are not dlgpu's
-    recording.replayable &= (step.settings(), drawn()) == before
-    return recording
-
-
-@contextmanager
-def _noted(step: Any) -> Iterator[None]:
-    """Inside the `with`, computations on what the step holds are noted."""
-    held = [(holder, name, _get(holder, name)) for holder, name in step.holders()]
+def _counted(step: Any, function: Callable) -> Any:
+    """What `function` returns, which does a step; the optimizer counts it if it does not fail."""
+    step.prepare()
     try:
-        for holder, name, array in held:
-            _set(holder, name, traced(array))
-        yield
-    finally:
-        for holder, name, array in held:
-            _set(holder, name, array)
+        return function()
+    except BaseException:
+        step.optimizer.take_back()
+        raise
 
 
-def _get(holder: Any, name: str) -> Any:
-    return holder[name] if isinstance(holder, dict) else getattr(holder, name)
-
-
-def _set(holder: Any, name: str, array: Any) -> None:
-    if isinstance(holder, dict):
-        holder[name] = array
-    else:
-        setattr(holder, name, array)
+def _run(step: Any, batch: Batch | Rows) -> Callable[[list], None]:
+    """The step as it is written, from the arrays of the batch; the optimizer has counted it."""
+    return lambda arrays: step.run(*step.arranged(batch, arrays), batch.samples, lambda: None)
 
 
 class Snapshot:
     """Copies of all arrays that a step changes, save for gradients, and the states of random generators."""
 
     def __init__(self, step: Any, sources: Iterable = ()):
-        arrays = (_get(*held) for held in step.holders() if held[1] != "gradients")
+        arrays = (held.read(*place) for place in step.holders() if place[1] != "gradients")
         # weights are views of the flat buffer, which is copied once
-        roots = {id(r): r for r in (a.base if isinstance(a.base, np.ndarray) else a for a in arrays)}
+        roots = {id(r): r for r in (a.base if hasattr(a.base, "dtype") else a for a in arrays)}
         self._arrays = [piece for root in roots.values() for piece in _pieces(root)]
         self._copies = [array.copy() for array in self._arrays]
         self._sources = [(s, s.state) for s in sources]
@@ -181,14 +160,11 @@ class Snapshot:
 
     def digests(self) -> list:
         """What tells the present values of these arrays and sources from others."""
-        return [digest(a) for a in self._arrays] + [s.state for s, _ in self._sources]
+        return [digest(to_host(a)) for a in self._arrays] + [s.state for s, _ in self._sources]
 
 
-def _pieces(array: np.ndarray) -> list:
+def _pieces(array: Any) -> list:
     """Parts of a large array: copies of them find room in memory that the process has, but that lies in pieces."""
-    return np.array_split(array, 1 + array.nbytes // PIECE) if array.ndim else [array]
-
-
-def digest(array: np.ndarray) -> int:
-    """What tells an array's bits from others."""
-    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)
+    count = 1 + array.nbytes // PIECE
+    rows = -(-len(array) // count) if array.ndim else 0
+    return [array[start : start + rows] for start in range(0, len(array), rows)] if rows else [array]

@@ -21,12 +21,17 @@ class Settings:
     """A look at the attributes of objects, at lists and dictionaries in them, and at what a user's functions refer to.
 
     Two looks are equal if all numbers, names and switches are, and everything else is the very same.
+
+    Args:
+        objects: these.
+        weights: of which each must be where it was.
     """
 
-    def __init__(self, objects: Iterable = ()):
+    def __init__(self, objects: Iterable = (), weights: Iterable = ()):
         objects = list(objects)
         self._listed = {id(o) for o in objects}
         self._values = [(_The(o), *self._attributes(o, DEPTH), *self._methods(type(o))) for o in objects]
+        self._values += [(_The(w), _The(w.array)) for w in weights]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Settings) and self._values == other._values

@@ -53,12 +53,12 @@ class Step:
             self.flats = flats
             self.replays.forget()
         self.optimizer.build(flats)
-        self.replays.begin(self.settings())
+        self.replays.begin(self.device, self.settings())
 
     def settings(self) -> Settings:
         """What a recording takes for constant."""
         judges = [*filter(None, self.objective.losses), *self.objective.metrics]
-        return Settings([*self.model._with_inner(), self.optimizer, *judges])
+        return Settings([*self.model._with_inner(), self.optimizer, *judges], self.model.weights)
 
     def train(self, batch: Batch | Rows) -> None:
         """Forward, loss, backward and update; the loss and metrics join the epoch's sums."""
@@ -94,6 +94,9 @@ class Step:
         yield self.objective, "loss_sum"
         yield from ((v, "array") for metric in self.objective.metrics for v in metric.variables)
         yield from ((w, "array") for w in self.model.weights)
+        for layer in self.model._with_inner():
+            states = getattr(layer, "states", None)  # of a stateful layer
+            yield from ((s, "array") for s in (states if isinstance(states, list) else ()) if isinstance(s, Tensor))
         for kept in self.optimizer.kept:
             yield kept, "scalars"
             yield from ((kept.flat, name) for name in ("values", "gradients"))
@@ -115,13 +118,21 @@ class Step:
 
     def place(self, batch: Batch | Rows) -> tuple[Any, list, list]:
         """The batch as Tensors on the model's device: inputs, and lists of targets and weights for each output."""
+        return self.arranged(batch, self.sent(batch))
+
+    def sent(self, batch: Batch | Rows) -> list:
+        """The batch's arrays on the model's device."""
         arrays, floating = leaves(tuple(batch)), self.model.dtype
-        sent = iter(self.send(arrays, [floating if is_floating(a) else None for a in arrays]))
+        return self.send(arrays, [floating if is_floating(a) else None for a in arrays])
+
+    def arranged(self, batch: Batch | Rows, arrays: list) -> tuple[Any, list, list]:
+        """What `place` gives, of arrays that stand for the batch's."""
+        sent = iter(arrays)
 
         def tensors(given: Any) -> Any:
             return map_structure(lambda _: wrap(next(sent)), given)
 
-        x, y, weights = map(tensors, (batch.x, batch.y, batch.sample_weight))
+        x, y, weights = map(tensors, batch.structure)
         return x, self.for_outputs(y, "y"), self.for_outputs(weights, "sample_weight")
 
     def for_outputs(self, given: Any, what: str) -> list:

@@ -46,7 +46,7 @@ class Trainer(BatchTrainer):
 
         Args:
             x: an array (samples, ...), a list or dictionary of arrays, or a generator of batches (x, y) or
-                (x, y, sample_weight).
+                (x, y, sample_weight). A GPU gets small arrays once: what is changed during the run it does not see.
             y: targets, with as many samples.
             batch_size: samples a step, 32 by default; the last batch may be smaller.
             epochs: the number of the last epoch, counted from 1.

@@ -8,7 +8,7 @@ from dlgpu.backend.devices import cuda_devices
 if not cuda_devices()[0]:
     collect_ignore_glob = ["test_*"]
 elif "doubles" not in dlgpu.device("cuda").array_namespace.__file__:
-    collect_ignore_glob = ["test_stand_in.py"]
+    collect_ignore_glob = ["test_stand_in*.py"]
 
 
 @pytest.fixture

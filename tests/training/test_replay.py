@@ -294,7 +294,7 @@ def test_memory_is_used_again_within_a_step_and_between_trials():
     model.compile("sgd", "mse")
     x, y = RNG.standard_normal((64, 300), np.float32), RNG.standard_normal((64, 1), np.float32)
     fit(model, x, y, batch_size=64, epochs=2)
-    memory = model._step.replays._memory
+    memory = model._step.replays.repeater.memory
 
     def blocks():
         return {size: sum(block() is not None for block in free) for size, free in memory._free.items()}

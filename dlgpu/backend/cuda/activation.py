@@ -1,6 +1,7 @@
 """Activations on CUDA: one thread an element, one pass over memory each way."""
 
 from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty_like
+from dlgpu.backend.cuda.linear import column_sums, product
 from dlgpu.backend.cuda.source import source
 from dlgpu.backend.reference import activation as reference
 
@@ -34,3 +35,18 @@ def activation_backward(grad, saved, name):
         defines=(f"ACTIVATION={name}",),
     )
     return grad_z
+
+
+@reference.dense.on("cuda")
+def dense(x, kernel, bias, name):
+    return product(x, kernel, bias, name)
+
+
+@reference.dense_backward.on("cuda")
+def dense_backward(grad, x, kernel, saved, name, needed):
+    grad_z = activation_backward(grad, saved, name)
+    return (
+        product(grad_z, kernel.T)[0] if needed[0] else None,
+        product(x.T, grad_z)[0] if needed[1] else None,
+        column_sums(grad_z) if needed[2] else None,
+    )

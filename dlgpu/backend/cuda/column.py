@@ -3,7 +3,9 @@
 from dlgpu.backend.cuda import (
     activation,
     convolution,
+    counting,
     embedding,
+    linear,
     normalization,
     pooling,
     random,

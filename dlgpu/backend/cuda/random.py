@@ -70,7 +70,7 @@ def _values(out):
 
 
 def _launch(name, array, values, args, seed, counter, **options):
-    """A kernel that makes so many `values` of each Philox block."""
-    state = seed, counter & reference.MASK64, counter >> 64
+    """A kernel that makes so many `values` of each Philox block; see graph.Distance for a step that is captured."""
+    state = getattr(counter, "state", None), seed, counter & reference.MASK64, counter >> 64
     blocks = blocks_for(-(-array.size // values))
     source("random.cu").launch(name, blocks, BLOCK, (array, *args, *state, array.size), **options)

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 
 from dlgpu.backend.cuda.geometry import contiguous, empty
+from dlgpu.backend.cuda.linear import column_sums, matmul
 from dlgpu.backend.cuda.source import MAX_THREADS, shared_limit, source
 from dlgpu.backend.devices import device_of
 from dlgpu.backend.dispatch import Kernel, array_namespace
@@ -120,7 +121,7 @@ def _driven(x, kernel, bias, mask):
     if mask is not None:
         mask = contiguous(mask)
         x = xp.where(mask[:, :, None], x, xp.zeros((), x.dtype))
-    driven = _product(_rows(x), kernel)
+    driven = matmul(_rows(x), kernel)
     if bias is not None:
         driven += bias
     return x, mask, contiguous(driven).reshape(*x.shape[:2], kernel.shape[1])
@@ -163,7 +164,7 @@ def _launch(kernel, args, gates, states, parts):
 
 def _by_inputs(inputs, grad_z, kernel, wanted, before, columns=None):
     """The gradients of x, kernel, recurrent_kernel (of its first `columns`) and bias, None where not wanted."""
-    by_x = _product(_rows(grad_z), kernel.T).reshape(inputs.shape) if wanted[0] else None
+    by_x = matmul(_rows(grad_z), kernel.T).reshape(inputs.shape) if wanted[0] else None
     if not wanted[1]:
         return by_x, None, None, None
     return by_x, _over_time(inputs, grad_z), _over_time(before, grad_z[..., :columns]), _column_sums(grad_z)
@@ -171,17 +172,11 @@ def _by_inputs(inputs, grad_z, kernel, wanted, before, columns=None):
 
 def _over_time(values, grad_z):
     """The sum of values.T @ grad_z over all samples and steps."""
-    return _product(_rows(values).T, _rows(grad_z))
+    return matmul(_rows(values).T, _rows(grad_z))
 
 
 def _column_sums(grad_z):
-    rows = _rows(grad_z)
-    return _product(array_namespace(rows).ones(len(rows), rows.dtype), rows)
-
-
-def _product(a, b):
-    """a @ b of a's dtype, which NumPy widens if it is bfloat16."""
-    return (a @ b).astype(a.dtype, copy=False)
+    return column_sums(_rows(grad_z))
 
 
 def _rows(steps):

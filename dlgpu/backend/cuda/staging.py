@@ -45,6 +45,10 @@ class Staging:
         self.slots: list[Slot | None] = [None] * SLOTS
         self.turn = 0
 
+    def __deepcopy__(self, memo: dict) -> "Staging":
+        """A copy of a model has buffers of its own."""
+        return Staging(self.index)
+
     def __call__(self, arrays: Sequence[Any], dtypes: Sequence[Any]) -> list:
         """These arrays on the GPU, converted to these dtypes (None for their own); those of a GPU are not staged.
 

@@ -11,7 +11,7 @@ import pytest
 from dlgpu.backend.cpu.elementwise import LOOPS, by_loop, fill
 from dlgpu.backend.cpu.jit import jit
 from dlgpu.backend.cpu.threads import Joined
-from dlgpu.backend.recorder import Drawn, Recording, Wide, call, empty, kept
+from dlgpu.backend.recorder import Recording, Wide, call, empty, kept
 
 
 class Pair(NamedTuple):
@@ -145,14 +145,14 @@ def test_joined_calls_are_made_in_order_with_numbers_drawn_anew():
     class Source:
         state = 2**64 - 2
 
-        def draw(self):
-            self.state += 1
+        def advance(self, words):
+            self.state += words
             return (self.state,)
 
     source, recording = Source(), Recording()
     out, places = np.zeros(3), np.zeros(2, np.uint64)
     with recording.active():
-        (position,) = Drawn.several(source, source.draw)
+        (position,) = recording.draw(source, 1)
         call(add_to, out, 1.0, 0)
         call(np.multiply, out, 2.0, out)
         call(note, places, position)

@@ -1,5 +1,8 @@
 """The activation kernels, also on a grid that is too small for their elements."""
 
+import numpy as np
+import pytest
+
 import dlgpu
 from dlgpu.backend.cuda import geometry
 from dlgpu.backend.reference.activation import bias_activation
@@ -25,3 +28,36 @@ def test_what_may_be_overwritten_is(rng):
     with dlgpu.device("emulator"):
         output, _ = bias_activation(x, None, "relu", overwrite=True)
     assert output is x
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["linear", "relu", "silu", "tanh"])
+def test_a_dense_layer_in_one_pass(name, dtype, rng):
+    for rows, features, units in [(33, 70, 31), (1, 1, 1), (0, 3, 2), (3, 0, 2)]:
+        x, weights, bias, grad = (
+            rng.standard_normal(s).astype(dtype) for s in ((rows, features), (features, units), (units,), (rows, units))
+        )
+        agree("dense", x, weights, bias, name, size=max(1, features))
+        agree("dense", x, weights, None, name, size=max(1, features))
+        for needed in [(True, True, True), (False, True, False)]:
+            agree("dense_backward", grad, x, weights, grad, name, needed, size=max(1, rows, units))
+
+
+@pytest.mark.parametrize("columns", [1, 31, 32, 33, 1025])
+def test_a_dense_layers_hostile_shapes(columns, rng):
+    for rows in (0, 1, 70000):
+        if rows * columns > 1 << 17:
+            continue
+        x, weights = rng.standard_normal((rows, 2)).astype("f"), rng.standard_normal((2, columns)).astype("f")
+        grad = rng.standard_normal((rows, columns)).astype("f")
+        agree("dense", x, weights, weights[0], "relu", size=2)
+        agree("dense_backward", grad, x, weights, grad, "relu", (True, True, True), size=max(1, rows, columns))
+
+
+@pytest.mark.parametrize("scale", [1e6, 1e-8, np.nan])
+def test_a_dense_layer_of_extreme_values_that_are_not_contiguous(scale, rng):
+    x, weights = rng.standard_normal((34, 80)).astype("f")[::2, ::2], rng.standard_normal((5, 40)).astype("f").T
+    x, grad = x * np.float32(1), rng.standard_normal((17, 10)).astype("f")[:, ::2]
+    x[3, 4] = scale
+    agree("dense", x.T.copy().T, weights, weights[0], "relu", size=40)
+    agree("dense_backward", grad, x.T.copy().T, weights, grad, "relu", (True, True, True), size=40)

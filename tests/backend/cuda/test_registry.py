@@ -19,6 +19,7 @@ ATTACKS = {*SIZES, *FLOATS, "not contiguous", "NaN", "large values", "tiny value
 FILLS = {"not contiguous", "NaN", "large values", "tiny values"}
 BITS = ["random_bits", "random_integers", "random_bernoulli", "random_permutation"]
 EXEMPT = dict.fromkeys(BITS, FILLS | set(FLOATS)) | dict.fromkeys(["random_uniform", "random_normal"], FILLS)
+EXEMPT["count_each"] = {*FLOATS, "NaN", "large values", "tiny values"}  # it takes integers
 
 
 @functools.cache

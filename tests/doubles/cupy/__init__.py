@@ -34,7 +34,7 @@ from numpy import (
 
 __version__ = "14.2.0"
 
-from cupy import _array, _order, cuda, lib
+from cupy import _array, _graph, _order, cuda, lib
 from cupy._array import SCALARS, Capsule, made, ndarray, supported, work
 from cupy._raw import RawModule
 from cupy.cuda import driver as _driver
@@ -103,14 +103,32 @@ def _creation(name):
         host = getattr(np, name)(*(_array.bare(a) for a in args), **kwargs)
         supported(host.dtype)
         if name.startswith("empty"):
-            host[...] = {"f": np.nan, "b": True}.get(host.dtype.kind, 85)
-        return made(host)
+            _graph.garbage(host)
+        return _constant(host)
 
     return make
 
 
+def _constant(host):
+    """An array of these values, which a graph writes at each launch."""
+    capture = _graph.capturing()
+    found, values = made(host), host.copy()
+    if capture is not None:
+        capture.note([(found._memory, True)], _graph.again(found._host, lambda: values))
+        _graph.garbage(found._host)
+    return found
+
+
+# cuBLAS cannot be captured, nor what waits for the device
+_UNCAPTURED = {"argsort", "bincount", "nonzero", "sort", "unique"}
+
+
 def _function(name):
     def call(*args, **kwargs):
+        if name == "matmul" and _graph.capturing() is not None and args[0].dtype.kind == "f":
+            raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
+        if name in _UNCAPTURED:
+            _graph.capturing(f"{name}, which waits for the device")
         values = [*args, *kwargs.values()]
         if not any(True for _ in _array._arrays(values)) or any(isinstance(v, np.ndarray) for v in _flat(values)):
             raise TypeError(f"{name}: only cupy.ndarray is supported")
@@ -152,11 +170,21 @@ def _method(name):
 
 def _array_from(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocking=False):
     if not isinstance(obj, ndarray) and hasattr(obj, "__cuda_array_interface__"):
+        _graph.capturing("memory of another library's")
         obj = _foreign(obj)
     if isinstance(obj, ndarray):
         obj = obj if obj._memory.device == _order.local.device else made(obj.get())
         return obj if not copy and dtype in (None, obj.dtype) else obj.astype(dtype or obj.dtype)
-    return made(np.array(obj, dtype=supported(np.asarray(obj).dtype if dtype is None else dtype)))
+    host = np.array(obj, dtype=supported(np.asarray(obj).dtype if dtype is None else dtype))
+    capture = _graph.capturing()
+    if not host.ndim or capture is None:
+        return _constant(host)
+    pinned = np.frombuffer(cuda.alloc_pinned_memory(host.nbytes), host.dtype, host.size).reshape(host.shape)
+    pinned[...], found = host, made(host)
+    capture.note([(found._memory, True)], _graph.again(found._host, lambda: pinned))
+    for host in (pinned, found._host):  # the pool gives the pinned memory to the next copy
+        _graph.garbage(host)
+    return found
 
 
 def _foreign(obj):
@@ -184,6 +212,10 @@ def from_dlpack(array, *, device=None, copy=None):
     if not isinstance(capsule, Capsule):
         raise TypeError("the stand-in cannot read this capsule")
     return capsule.array._made(capsule.array._host.view())
+
+
+def get_default_pinned_memory_pool():
+    return cuda.default_pinned_memory_pool
 
 
 def ascontiguousarray(a, dtype=None):

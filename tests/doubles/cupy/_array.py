@@ -1,8 +1,10 @@
 """Stand-in for `cupy.ndarray`: a NumPy array that may not be used as one, with CuPy's rules for what may meet what."""
 
+import functools
+
 import numpy as np
 
-from cupy import _order
+from cupy import _graph, _order
 from cupy.cuda import Device, get_current_stream, is_pinned
 
 SCALARS = (bool, int, float, complex, np.generic)
@@ -34,6 +36,8 @@ class ndarray:
     # -- the way to the host
 
     def get(self, stream=None, order="C", out=None, blocking=True):
+        _graph.capturing("a copy to the host")
+        _order.local.waits += 1
         line = (stream or get_current_stream(self._memory.device))._line
         line.work()
         self._used(line, False)
@@ -44,6 +48,8 @@ class ndarray:
         return np.array(self._host, order=order)
 
     def set(self, arr, stream=None):
+        _graph.capturing("a copy from the host")
+        _order.local.sends += 1
         if not isinstance(arr, np.ndarray) or arr.dtype != self.dtype:
             raise TypeError(f"{type(arr)} cannot be set to an array of {self.dtype}")
         if arr.shape != self.shape or not self.flags.c_contiguous:
@@ -141,16 +147,24 @@ class ndarray:
     # -- parts
 
     def __getitem__(self, key):
-        return self._made(self._host[self._places(key)])
+        arrays, place = self._places(key)
+        if not arrays:
+            return self._made(self._host[place([])])
+        if any(a.dtype.kind == "b" for a in arrays):
+            _graph.capturing("a result whose shape goes by values")
+        return self._made(work([self, *arrays], [], lambda host, *indices: host[place(indices)]))
 
     def __setitem__(self, key, value):
         if isinstance(value, (np.ndarray, list, tuple)) and np.size(value) != 1:
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
-        places = self._places(key)
-        work([value], [self], lambda v: self._host.__setitem__(places, v))
+        arrays, place = self._places(key)
+        work([value, *arrays], [self], lambda v, *indices: self._host.__setitem__(place(indices), v))
 
     def _places(self, key):
-        """The index for the array on the host. As in CuPy, integers of an array wrap around instead of failing."""
+        """The arrays in an index, and a function from their values to the index for the array on the host.
+
+        As in CuPy, integers of an array wrap around instead of failing.
+        """
         items = list(key) if isinstance(key, tuple) else [key]
         items = [np.array(i, None if i else int) if isinstance(i, list) else i for i in items]
         arrays = [i for i in items if isinstance(i, (ndarray, np.ndarray))]
@@ -165,17 +179,21 @@ class ndarray:
             raise IndexError(f"only integers, slices, ellipsis, None and arrays are valid indices, got {key!r}")
         masks = [getattr(i, "dtype", None) == np.bool_ for i in items]
         taken = [0 if i is None or i is Ellipsis else i.ndim if m else 1 for i, m in zip(items, masks)]
-        axis, found = 0, []
+        axis, lengths = 0, []
         for item, count in zip(items, taken):
             if item is Ellipsis:
                 axis += self.ndim - sum(taken)
             if isinstance(item, (ndarray, np.ndarray)):
-                item = work([item], [], np.asarray) if isinstance(item, ndarray) else item
-                if item.dtype.kind != "b" and self.shape[axis]:
-                    item = item % self.shape[axis]
-            found.append(item)
+                lengths.append(self.shape[axis] if item.dtype.kind != "b" else 0)
             axis += count
-        return tuple(found)
+        if any(isinstance(a, np.ndarray) for a in arrays):
+            _graph.capturing("indices of the host")
+
+        def place(indices):
+            wrapped = iter([i % n if n else i for i, n in zip(indices, lengths)])
+            return tuple(next(wrapped) if isinstance(i, (ndarray, np.ndarray)) else i for i in items)
+
+        return arrays, place
 
     # -- methods: their arguments are held to signatures.txt
 
@@ -198,13 +216,14 @@ class ndarray:
     def sort(self, axis=-1, kind=None):
         if not self.flags.c_contiguous:
             raise NotImplementedError("Sorting non-contiguous array is not supported.")
+        _graph.capturing("a sort, which waits for the device")
         work([], [self], lambda: self._host.sort(axis=axis, kind="stable"))
 
     def take(self, indices, axis=None, out=None):
         return self._made(work([self, np_indices(indices)], [], lambda x, i: x.take(i, axis=axis, mode="wrap")))
 
     def reshape(self, *shape, order="C", copy=None):
-        return self._made(self._host.reshape(*shape, order=order))
+        return self._laid(lambda x: x.reshape(*shape, order=order))
 
     def transpose(self, *axes):
         return self._made(self._host.transpose(*axes))
@@ -216,7 +235,13 @@ class ndarray:
         return self._made(self._host.squeeze(axis))
 
     def ravel(self, order="C"):
-        return self._made(self._host.ravel(order))
+        return self._laid(lambda x: x.ravel(order))
+
+    def _laid(self, function):
+        """A view where NumPy gives one, which costs nothing; else work that copies."""
+        found = function(self._host)
+        shared = not found.size or np.may_share_memory(found, self._host)
+        return self._made(found if shared else work([self], [], function))
 
     def view(self, dtype=None, type=None):
         return self._made(self._host.view() if dtype is None else self._host.view(dtype))
@@ -261,7 +286,12 @@ def made(host, memory=None, base=None):
     array._host, array.base = np.asarray(host), base
     supported(array._host.dtype)
     array._memory = memory or _order.Memory(_order.local.device)
-    if memory is None:
+    if memory is None and _order.local.allocator is not None:
+        array._memory.pointer = _order.local.allocator(array.nbytes)
+    capture = _graph.capturing() if memory is None else None
+    if capture is not None:
+        capture.allocated(array._memory)
+    elif memory is None:
         line = get_current_stream()._line
         line.work()
         array._memory.use(line, True)
@@ -270,6 +300,9 @@ def made(host, memory=None, base=None):
 
 def work(reads, writes, function):
     """`function` of the arrays of the host behind `reads`, as one piece of work on the current stream."""
+    capture = _graph.capturing()
+    if capture is not None:
+        return _noted(capture, reads, writes, function)
     line = get_current_stream()._line
     line.work()
     for array in _arrays(reads):
@@ -279,6 +312,31 @@ def work(reads, writes, function):
     _order.run(line.clock)
     with np.errstate(all="ignore"):  # a GPU does not warn
         return function(*[bare(r) for r in reads])
+
+
+def _noted(capture, reads, writes, function):
+    """Work that waits for the launch of a graph. What it makes is of a shape that must be known now."""
+    uses = [(a._memory, False) for a in _arrays(reads)] + [(a._memory, True) for a in writes]
+    read = [bare(r) for r in reads]
+    if writes:
+        capture.note(uses, lambda: function(*read))
+        return None
+    with np.errstate(all="ignore"):
+        found = function(*read)
+    results = found if isinstance(found, tuple) else (found,)
+    if all(isinstance(r, (np.ndarray, np.generic)) for r in results) and not _view(results, read):
+        results = tuple(np.array(r) for r in results)
+        several = isinstance(found, tuple)
+        for place, made_now in enumerate(results):
+            take = functools.partial(lambda p: function(*read)[p] if several else function(*read), place)
+            capture.note(uses, _graph.again(made_now, take))
+            _graph.garbage(made_now)
+        return results if several else results[0]
+    return found
+
+
+def _view(results, read):
+    return any(np.may_share_memory(r, a) for r in results for a in read if isinstance(a, np.ndarray) and a.size)
 
 
 def _arrays(values):

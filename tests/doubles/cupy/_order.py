@@ -17,6 +17,9 @@ class _Local(threading.local):
     def __init__(self):
         self.device = 0
         self.streams = {}
+        self.capture = None
+        self.allocator = None
+        self.waits = self.sends = 0  # how often the host has waited for a device, and sent an array there
 
 
 local = _Local()
@@ -42,10 +45,10 @@ class Line:
 class Memory:
     """One allocation: where it is, and who used it last."""
 
-    __slots__ = ("device", "reads", "write")
+    __slots__ = ("device", "pointer", "reads", "write")
 
     def __init__(self, device):
-        self.device, self.write, self.reads = device, None, {}
+        self.device, self.write, self.reads, self.pointer = device, None, {}, None
 
     def use(self, line, writes):
         """Work of this line reads it, or writes to it.

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from cupy import _order
+from cupy import _graph, _order
 from cupy._array import ndarray
 from cupy.cuda import get_current_stream
 from cupy.cuda.compiler import CompileException
@@ -75,13 +75,21 @@ class RawKernel:
             raise ValueError(f"CUDA_ERROR_INVALID_VALUE: {self.name} with {grid}, {shared_mem} bytes of shared memory")
         if len(args) != len(self._parameters):
             raise TypeError(f"{self.name} has {len(self._parameters)} parameters, got {len(args)} arguments")
+        capture, uses = _graph.capturing(), []
         line = get_current_stream()._line
-        line.work()
-        values = [self._value(p, a, line) for p, a in zip(self._parameters, args)]
-        _order.run(line.clock)
-        launcher.launch(self._library, self.name, grid, block, shared_mem, values, cooperative)
+        if capture is None:
+            line.work()
+        values = [self._value(p, a, line, None if capture is None else uses) for p, a in zip(self._parameters, args)]
 
-    def _value(self, parameter, value, line):
+        def launch():
+            launcher.launch(self._library, self.name, grid, block, shared_mem, values, cooperative)
+
+        if capture is not None:
+            return capture.note(uses, launch)
+        _order.run(line.clock)
+        launch()
+
+    def _value(self, parameter, value, line, uses):
         """What the launch passes; CuPy looks at no parameter's type, and a wrong one would be read as garbage."""
         wanted = C_TYPES.get(parameter.type)
         if parameter.type in ("T", "A"):
@@ -93,7 +101,10 @@ class RawKernel:
                 raise TypeError(f"Unsupported type {type(value)}")
             if wanted is not None and value.dtype.name != wanted:
                 raise TypeError(f"{self.name}: {parameter.name} is {wanted}*, got {value.dtype}")
-            value._used(line, not parameter.const)
+            if uses is None:
+                value._used(line, not parameter.const)
+            else:
+                uses.append((value._memory, not parameter.const))
             return value._host
         if type(value) in (bool, int, float):
             value = np.float64(value) if type(value) is float else np.int64(value)

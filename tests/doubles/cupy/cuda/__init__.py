@@ -1,10 +1,12 @@
 """Stand-in for `cupy.cuda`: two devices that compute on the host, and streams whose order is checked."""
 
 import functools
+from contextlib import contextmanager
 
 import numpy as np
 
-from cupy import _order
+from cupy import _graph, _order
+from cupy._graph import Graph
 from cupy.cuda import compiler, runtime
 
 MULTIPROCESSORS = 2
@@ -37,6 +39,8 @@ class Device:
         return {"MultiProcessorCount": MULTIPROCESSORS, "MaxSharedMemoryPerBlockOptin": launcher.SHARED}
 
     def synchronize(self):
+        _graph.capturing("waiting for a device")
+        _order.local.waits += 1
         for line in list(Stream.lines):
             _order.wait(line.clock)
 
@@ -80,10 +84,27 @@ class Stream:
         event._clock = dict(self._line.clock)
         return event
 
+    def begin_capture(self, mode=None):
+        if not self.ptr or _order.local.capture is not None:
+            raise runtime.CUDARuntimeError("cudaErrorStreamCaptureUnsupported: the legacy stream, or one too many")
+        _order.local.capture = _graph.Capture(self)
+
+    def end_capture(self):
+        capture, _order.local.capture = _order.local.capture, None
+        if capture is None or capture.stream is not self:
+            raise runtime.CUDARuntimeError("cudaErrorIllegalState: the operation cannot be performed in this state")
+        if capture.broken:
+            raise runtime.CUDARuntimeError(
+                "cudaErrorStreamCaptureInvalidated: operation failed due to an earlier error"
+            )
+        return Graph(capture.notes, capture.pools)
+
     def wait_event(self, event):
         _order.learn(self._line.clock, event._clock)
 
     def synchronize(self):
+        _graph.capturing("waiting for a stream")
+        _order.local.waits += 1
         _order.wait(self._line.clock)
 
 
@@ -97,6 +118,8 @@ class Event:
         (stream or _null(_order.local.device)).record(self)
 
     def synchronize(self):
+        _graph.capturing("waiting for an event")
+        _order.local.waits += 1
         _order.wait(self._clock)
 
 
@@ -104,8 +127,51 @@ class PinnedMemoryPointer(bytearray):
     """Page-locked memory of the host. As in CuPy it may be larger than was asked for."""
 
 
+class PinnedMemoryPool:
+    def malloc(self, size):
+        return PinnedMemoryPointer(b"\xa5" * max(512, -(-size // 512) * 512))
+
+
+default_pinned_memory_pool = PinnedMemoryPool()
+_pinned = [default_pinned_memory_pool.malloc]
+
+
 def alloc_pinned_memory(size):
-    return PinnedMemoryPointer(b"\xa5" * max(512, -(-size // 512) * 512))
+    return _pinned[-1](size)
+
+
+def set_pinned_memory_allocator(allocator=None):
+    _pinned[:] = [allocator or PinnedMemoryPool().malloc]
+
+
+class MemoryPointer:
+    """What an allocator returns; the stand-in's arrays only keep it."""
+
+    def __init__(self, pool, size):
+        self.pool, self.size = pool, size
+
+
+class MemoryPool:
+    """Device memory that stays reserved as long as the pool lives."""
+
+    def __init__(self, allocator=None):
+        self._total = 0
+
+    def malloc(self, size):
+        self._total += size
+        return MemoryPointer(self, size)
+
+    def total_bytes(self):
+        return self._total
+
+
+@contextmanager
+def using_allocator(allocator=None):
+    before, _order.local.allocator = _order.local.allocator, allocator
+    try:
+        yield
+    finally:
+        _order.local.allocator = before
 
 
 def is_pinned(array):

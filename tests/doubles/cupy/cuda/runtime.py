@@ -19,3 +19,7 @@ def runtimeGetVersion():
 
 def driverGetVersion():
     return 13000
+
+
+def memGetInfo():
+    return 4 << 30, 8 << 30

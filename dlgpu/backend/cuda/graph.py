@@ -1,0 +1,270 @@
+"""Steps of a GPU that can be repeated: each is captured into a CUDA graph, whose launch does all of it again.
+
+A graph's arguments are fixed when it is captured, so what changes from step to step is in the device's memory: the
+optimizer's numbers (see update.py), where random numbers begin, and where the batch is. The graph begins by gathering
+the batch into arrays of its own: from the data set, which stays on the device if it is small enough, or from where
+the batch was sent to. It ends by moving on the place in the data set and the generators, as the host does on its
+side; only where the host is somewhere else, as after a shuffle, it writes a few words before the launch.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from threading import get_ident
+from typing import Any
+
+import numpy as np
+
+from dlgpu.backend.cuda.geometry import BLOCK, blocks_for
+from dlgpu.backend.cuda.source import source
+from dlgpu.backend.held import replaced
+from dlgpu.backend.recorder import drawn_by
+
+SHARE = 0.25  # of the device's free memory, which a data set may take
+SOURCES = 64  # random generators that a step may draw from
+WORDS = {16: "uint4", 8: "unsigned long long", 4: "unsigned", 2: "unsigned short", 1: "unsigned char"}
+ALIGNMENT = 16  # bytes, of each array that is gathered from
+
+
+class Repeater:
+    """Captures steps; see dlgpu.backend.repeater.
+
+    A graph keeps all memory that its step needs, so there may not be many.
+    """
+
+    most = 8
+    tells = True
+
+    def __init__(self, index: int):
+        self.index = index
+        self.cupy = import_module("cupy")
+        self.resident: Resident | None = None
+
+    def record(self, run: Callable[[list], None], batch: Any, send: Callable[[Any], list], held: list) -> "Captured":
+        """Do a step so that it can be repeated with other batches, if that is possible."""
+        with self.cupy.cuda.Device(self.index):
+            arrays = send(batch)
+            made = Captured(self, arrays, batch.samples)
+            try:
+                made.capture(run, held)
+            except Exception as error:  # an error of the step itself comes again
+                made.problem = f"{type(error).__name__}: {error}"
+                run(arrays)
+            else:
+                made.load(batch, send)
+                made.replay()
+            return made
+
+    def at_home(self, batch: Any, inputs: list) -> "Resident | None":
+        """The data set of the batch, on the device; None if it is too large or not a data set."""
+        data = getattr(batch, "data", None)
+        if data is None or (batch.order is None and type(batch.rows) is not slice):
+            return None
+        if self.resident is None or self.resident.data is not data:
+            self.resident = None  # its memory is free before the next one comes
+            size = sum(a.size * i.dtype.itemsize for a, i in zip(data.arrays, inputs) if isinstance(a, np.ndarray))
+            fits = size <= SHARE * self.cupy.cuda.runtime.memGetInfo()[0]
+            self.resident = Resident(self.cupy, data, [i.dtype for i in inputs] if fits else None)
+        return self.resident if self.resident.fits else None
+
+
+class Resident:
+    """A data set on the device, and the order in which an epoch goes through it.
+
+    Args:
+        data: ArrayData, whose values may not change as long as it is here.
+        dtypes: of the arrays here; None if it does not fit.
+    """
+
+    def __init__(self, cupy: Any, data: Any, dtypes: list | None):
+        self.cupy = cupy
+        self.data = data
+        self.fits = dtypes is not None
+        self.arrays = [self._brought(a, dtype) for a, dtype in zip(data.arrays, dtypes or [])]
+        self._host_order: Any = None
+        self._order: Any = None
+
+    def _brought(self, array: Any, dtype: Any) -> Any:
+        if not isinstance(array, np.ndarray):
+            return aligned(self.cupy, self.cupy.asarray(array, dtype))
+        made = self.cupy.empty(array.shape, dtype)  # cupy.asarray would take as much page-locked memory
+        made.set(np.ascontiguousarray(array, dtype), stream=self.cupy.cuda.get_current_stream())
+        return made
+
+    def words(self, batch: Any) -> list[int]:
+        """What a graph's table says of a batch."""
+        if batch.order is not None and batch.order is not self._host_order:
+            if self._order is None:
+                self._order = self.cupy.empty(self.data.samples, np.int64)
+            self._order.set(np.ascontiguousarray(batch.order, np.int64), stream=self.cupy.cuda.get_current_stream())
+            self._host_order = batch.order
+        order = 0 if batch.order is None else self._order.data.ptr
+        return [order, batch.start, *(a.data.ptr for a in self.arrays)]
+
+
+class Distance(int):
+    """How far a draw of a captured step begins from where the generator is before the step.
+
+    Attributes:
+        state: (3,) uint64 on the device, the generator's seed and counter then.
+    """
+
+    state: Any
+
+
+class Captured:
+    """A step that was captured, with all memory that it needs.
+
+    Attributes:
+        inputs: the arrays into which the graph gathers its batch.
+        problem: why it could not be captured; None if it was.
+        sources: of the random numbers that it draws.
+    """
+
+    def __init__(self, repeater: Repeater, arrays: list, samples: int):
+        self.repeater, self.cupy, self.samples = repeater, repeater.cupy, samples
+        self.problem: str | None = None
+        self.sources: list = []
+        self._drawn: list[tuple[int, int]] = []  # of each source, how many blocks in a step; and the first counter
+        self._at: list = []  # of each source, where the device is
+        cuda = self.cupy.cuda
+        self.pool = cuda.MemoryPool()
+        self.stream = cuda.Stream(non_blocking=True)  # the default stream cannot be captured
+        with cuda.using_allocator(self.pool.malloc):
+            self.inputs = [self.cupy.empty(a.shape, a.dtype) for a in arrays]
+            self._table = self.cupy.zeros(2 + len(arrays), np.uint64)
+            self._states = self.cupy.zeros((SOURCES, 3), np.uint64)
+            self._totals = self.cupy.zeros((SOURCES, 2), np.uint64)
+        self._words = [0] * (2 + len(arrays))  # what the table holds
+        self._kept: Any = None  # what it points at, until the launch
+
+    # -- capture
+
+    def capture(self, run: Callable[[list], None], held: list) -> None:
+        """Capture a step, without doing it.
+
+        Raises:
+            Exception: the step does what cannot be captured, such as to read a value.
+        """
+        states: list = []
+        try:
+            with replaced(held, lambda array: array) as self._used, self._capturing():
+                self._gather()
+                with drawn_by(self):
+                    run(self.inputs)
+                args = (self._table, self.samples, self._states, self._totals, len(self.sources))
+                source("graph.cu").launch("move_on", 1, 32, args)
+        finally:
+            for generator, (_, first) in zip(self.sources, self._drawn):
+                states.append((generator.counter - first) % 2**128)
+                generator.state = generator.seed, first
+        self._drawn = [(blocks, first) for blocks, (_, first) in zip(states, self._drawn)]
+        for i, (blocks, _) in enumerate(self._drawn):
+            self._write(self._totals, 2 * i, [blocks % 2**64, blocks >> 64])
+
+    @contextmanager
+    def _capturing(self) -> Iterator[None]:
+        cuda = self.cupy.cuda
+        pool, thread = self.cupy.get_default_pinned_memory_pool(), get_ident()
+
+        def page_locked(size: int) -> Any:
+            """A copy from the host would have it, and the graph read it again when it has long been given to others."""
+            if get_ident() != thread:
+                return pool.malloc(size)
+            raise RuntimeError(
+                "it copies values from the host, such as a NumPy array: make them an array of the GPU once"
+            )
+
+        cuda.set_pinned_memory_allocator(page_locked)
+        try:
+            with self.stream, cuda.using_allocator(self._allocate):
+                self.stream.begin_capture()
+                try:
+                    yield
+                except BaseException:
+                    with suppress(Exception):  # it says again that the capture is lost, but must be called
+                        self.stream.end_capture()
+                    raise
+                self.graph = self.stream.end_capture()
+        finally:
+            cuda.set_pinned_memory_allocator(pool.malloc)
+
+    def _allocate(self, size: int) -> Any:
+        """Memory of the graph's pool, which must not give any back that the graph uses already."""
+        before = self.pool.total_bytes()
+        memory = self.pool.malloc(size)
+        if self.pool.total_bytes() < before:  # as it does before it asks for more than there is
+            raise MemoryError("there is too little memory for a graph beside what is in use")
+        return memory
+
+    def _gather(self) -> None:
+        for which, out in enumerate(self.inputs):
+            width = out.nbytes // max(1, len(out))
+            word = next(size for size in WORDS if width % size == 0)
+            args = (self._table, which, out, len(out), width // word)
+            grid = blocks_for(len(out) * (width // word))
+            source("graph.cu").launch("gather_batch", grid, BLOCK, args, defines=(f"WORD={WORDS[word]}",))
+
+    def draw(self, generator: Any, words: int) -> tuple:
+        """The seed of a generator and a Distance, at which random words begin in each launch."""
+        found = [i for i, s in enumerate(self.sources) if s is generator]
+        if not found:
+            if len(self.sources) == SOURCES:
+                raise RuntimeError(f"the step draws from more than {SOURCES} random generators")
+            self.sources.append(generator)
+            self._drawn.append((generator.seed, generator.counter))
+            self._at.append(None)
+        i = found[0] if found else len(self.sources) - 1
+        seed, counter = generator.advance(words)
+        if seed != self._drawn[i][0]:
+            raise RuntimeError("the step sets the seed of a random generator")
+        distance = Distance((counter - self._drawn[i][1]) % 2**128)
+        distance.state = self._states[i]
+        return seed, distance
+
+    # -- replay
+
+    def load(self, batch: Any, send: Callable[[Any], list]) -> bool:
+        """Let the graph find another batch; False: nothing that the step reads of it could have been missed."""
+        with self.cupy.cuda.Device(self.repeater.index):
+            home = self.repeater.at_home(batch, self.inputs)
+            if home is not None:
+                self._kept, words = home, home.words(batch)
+            else:
+                self._kept = [aligned(self.cupy, a) for a in send(batch)]
+                words = [0, 0, *(a.data.ptr for a in self._kept)]
+            self._write(self._table, 0, words, self._words)
+            self._words = words
+        return False
+
+    def replay(self) -> None:
+        """Launch the step with the batch that was loaded; the host does not wait for it."""
+        with self.cupy.cuda.Device(self.repeater.index):
+            for i, (generator, (blocks, _)) in enumerate(zip(self.sources, self._drawn)):
+                seed, counter = generator.advance(4 * blocks)
+                if self._at[i] != (seed, counter):
+                    self._write(self._states, 3 * i, [seed, counter % 2**64, counter >> 64])
+                self._at[i] = seed, (counter + blocks) % 2**128
+            self.graph.launch()
+            self._words[1] += self.samples
+            self._kept = None  # whatever takes its memory now comes later on the same stream
+
+    def again(self, run: Callable[[list], None], arrays: list, held: list) -> bool:
+        """Do the step as it is written; whether it can still be repeated."""
+        run(arrays)
+        return True
+
+    def _write(self, target: Any, start: int, words: list[int], known: list[int] | None = None) -> None:
+        """target[start : start + len(words)] = words, if they are not those that are known to be there."""
+        for first in range(0, len(words), 4):
+            some = words[first : first + 4]
+            if known is None or some != known[first : first + 4]:
+                args = (target, start + first, len(some), *some, *[0] * (4 - len(some)))
+                source("graph.cu").launch("write_words", 1, 4, args)
+
+
+def aligned(cupy: Any, array: Any) -> Any:
+    """The array, or a copy of it, contiguous and at an address that words of any size may have."""
+    if array.flags.c_contiguous and array.data.ptr % ALIGNMENT == 0:
+        return array
+    return array.copy(order="C")

@@ -1,0 +1,79 @@
+"""Products of matrices on CUDA, by a kernel that a captured step can hold too: cuBLAS through CuPy cannot be captured.
+
+All steps use it, captured or not, so that both give the same bits.
+"""
+
+import math
+
+import numpy as np
+
+from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty
+from dlgpu.backend.cuda.source import STORAGE, source
+from dlgpu.backend.dispatch import array_namespace
+from dlgpu.backend.reference import linear as reference
+from dlgpu.backend.reference.activation import FROM_INPUT
+
+SIDE = 16  # threads along each side of a block
+ENOUGH = 128  # blocks that keep a GPU busy; with fewer, tiles are smaller, and the inner dimension is split
+DEEP = 256  # terms of a sum that are worth a block
+MAX_STACK = 65535  # the grid's second length
+
+
+@reference.matmul.on("cuda")
+def matmul(a, b):
+    if a.dtype != b.dtype or a.dtype.name not in STORAGE:
+        return reference.matmul.reference(a, b)
+    return product(a, b)[0]
+
+
+def product(a, b, bias=None, activation="linear"):
+    """activation(a @ b + bias) over the last two axes, and what the activation's backward needs, as `dense` has it."""
+    xp, lead = array_namespace(a), np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    stack = math.prod(lead)
+    (a, a_apart, a_turned), (b, b_apart, b_turned) = (_laid(xp, x, lead) for x in (a, b))
+    rows, inner = a.shape[-2:][:: -1 if a_turned else 1]
+    columns = b.shape[-2 if b_turned else -1]
+    out = empty(a, (*lead, rows, columns))
+    z = empty(a, out.shape) if activation in FROM_INPUT else None
+    each, tiles, splits = plan(rows, columns, inner, stack)
+    sums = np.float64 if a.dtype == np.float64 else np.float32
+    partial = empty(a, (stack * splits * rows * columns,), sums) if splits > 1 else None
+    bias = None if bias is None else contiguous(bias)
+    code, macros = source("linear.cu"), (f"EACH={each}", f"ACTIVATION={activation}")
+    sizes = rows, columns, inner, a_turned, b_turned, a_apart, b_apart, stack, splits
+    grid = tiles, min(stack * splits, MAX_STACK)
+    code.launch("product", grid, (SIDE, SIDE), (a, b, bias, partial, z, out, *sizes), dtype=a.dtype, defines=macros)
+    if partial is not None:
+        args = partial, bias, z, out, rows * columns, columns, splits, out.size
+        code.launch("join_splits", blocks_for(out.size), BLOCK, args, dtype=a.dtype, defines=macros)
+    return out, out if z is None else z
+
+
+def column_sums(x):
+    """The sums over the rows of x (rows, columns), in the precision that products have."""
+    return product(array_namespace(x).ones((1, len(x)), x.dtype), x)[0][0]
+
+
+def plan(rows, columns, inner, stack):
+    """How many sums a thread has along each side, how many tiles that makes, and in how many parts sums are taken.
+
+    It goes by the sizes alone, so that sums are taken in the same order everywhere.
+    """
+    for each in (4, 2, 1):
+        tiles = -(-rows // (SIDE * each)) * -(-columns // (SIDE * each))
+        if tiles * stack >= ENOUGH:
+            break
+    splits = min(ENOUGH // max(1, tiles * stack), inner // DEEP)
+    return each, tiles, max(1, splits)
+
+
+def _laid(xp, x, lead):
+    """An array with x's values, how many lie between its matrices, and whether these are transposed in it."""
+    if math.prod(x.shape[:-2]) == 1:
+        x, apart = x.reshape(x.shape[-2:]), 0
+    else:
+        x, apart = xp.broadcast_to(x, (*lead, *x.shape[-2:])), math.prod(x.shape[-2:])
+    swapped = x.swapaxes(-1, -2)
+    if swapped.flags.c_contiguous and not x.flags.c_contiguous:
+        return swapped, apart, True
+    return contiguous(x), apart, False

@@ -1,0 +1,39 @@
+// What a step that is captured reads of the host's, each time it is launched: where its batch is, and where its random
+// numbers begin. It moves both on itself, so that the host writes nothing where one step follows another.
+
+#ifndef WORD
+#define WORD unsigned char
+#endif
+
+// table[0] is the address of an order of rows, or 0 where they are taken as they lie; table[1] the place of the batch in
+// it; table[2 + which] the address of an array, whose rows are so many words wide.
+extern "C" __global__ void gather_batch(
+    const unsigned long long* table, int which, WORD* out, long long rows, long long width) {
+    const long long* order = reinterpret_cast<const long long*>(table[0]);
+    const WORD* array = reinterpret_cast<const WORD*>(table[2 + which]);
+    long long place = (long long)table[1];
+    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < rows * width;
+         i += (long long)gridDim.x * blockDim.x) {
+        long long row = place + i / width;
+        out[i] = array[(order ? order[row] : row) * width + i % width];
+    }
+}
+
+// After the batch: the place moves by its rows, and each of `count` generators by what was drawn from it.
+extern "C" __global__ void move_on(
+    unsigned long long* table, long long rows, unsigned long long* states, const unsigned long long* drawn, int count) {
+    if (threadIdx.x == 0) table[1] += rows;
+    for (int i = threadIdx.x; i < count; i += blockDim.x) {  // (seed, counter of 128 bits)
+        unsigned long long low = states[3 * i + 1] + drawn[2 * i];
+        states[3 * i + 2] += drawn[2 * i + 1] + (low < drawn[2 * i]);
+        states[3 * i + 1] = low;
+    }
+}
+
+// Up to four numbers from the host, which come with the launch: no copy has to wait for another.
+extern "C" __global__ void write_words(
+    unsigned long long* at, int first, int count, unsigned long long a, unsigned long long b, unsigned long long c,
+    unsigned long long d) {
+    unsigned long long values[] = {a, b, c, d};
+    if ((int)threadIdx.x < count) at[first + threadIdx.x] = values[threadIdx.x];
+}
