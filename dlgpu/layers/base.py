@@ -10,9 +10,12 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dlgpu import initializers
+from dlgpu.autograd import recording
 from dlgpu.backend.devices import Device, current_device, to_host
+from dlgpu.backend.narrow import at_least_float32
 from dlgpu.data.structure import leaves, map_shapes, map_structure
 from dlgpu.layers.symbol import Call, is_symbolic
+from dlgpu.mixed_precision import DTypePolicy
 from dlgpu.ops.elementwise import astype
 from dlgpu.parameters import Parameter
 from dlgpu.regularizers import Regularizer
@@ -27,6 +30,8 @@ class _CallState(threading.local):
     training = False
     trial = False
     penalties: "list[Tensor] | None" = None
+    compute_dtype: Any = None  # of the innermost layer that is being called
+    casts: "dict[tuple, Tensor] | None" = None  # weights in a compute dtype, for the outermost call
 
 
 _state = _CallState()
@@ -47,14 +52,15 @@ class Layer(Configurable):
     Args:
         name: unique in its model; made from the class's name by default.
         trainable: whether the optimizer may change the weights.
-        dtype: of the weights and of the computation.
+        dtype: the policy that says in which dtype the layer computes and which its weights have: a dtype for both, or
+            "mixed_float16" or "mixed_bfloat16"; see `dlgpu.mixed_precision`. The global policy by default.
         input_shape: of one sample, without the batch, for the first layer of a Sequential.
         input_dim: short for input_shape=(input_dim,).
         activity_regularizer: a name or a Regularizer; its value at the output, divided by the length of the batch, is
             added to the loss.
     """
 
-    autocast = True  # convert inputs to the layer's dtype
+    autocast = True  # convert inputs to the layer's compute dtype
     supports_masking = False  # hand the mask on unchanged
 
     def __init__(
@@ -62,7 +68,7 @@ class Layer(Configurable):
         *,
         name: str | None = None,
         trainable: bool = True,
-        dtype: str = "float32",
+        dtype: Any = None,
         input_shape: tuple | None = None,
         input_dim: int | None = None,
         activity_regularizer: Any = None,
@@ -71,12 +77,13 @@ class Layer(Configurable):
             input_shape = (input_dim,)
         self.name = name or unique_name(snake_case(type(self).__name__))
         _given_names.add(self.name)
-        self.dtype = np.dtype(dtype)
+        self.dtype_policy = DTypePolicy.get(dtype)
         self.input_shape = None if input_shape is None else tuple(input_shape)
         self.activity_regularizer = Regularizer.get(activity_regularizer)
         self.built = False
         self._trainable = trainable
         self._weights: list[Parameter] = []
+        self._mixed: dict[str, Parameter] = {}  # those that `call` is to see in the compute dtype, by attribute
 
     # -- what a subclass defines
 
@@ -93,7 +100,7 @@ class Layer(Configurable):
         By default, a batch of two zero samples is tried; built-in layers state it outright.
         """
         device = current_device()
-        zeros = map_shapes(lambda s: Tensor(np.zeros([n or 2 for n in s], self.dtype), device=device), input_shape)
+        zeros = map_shapes(lambda s: Tensor(np.zeros([n or 2 for n in s], self.compute_dtype), device=device), input_shape)
         with self.trial():
             output = self._run(zeros, {})
         return map_structure(lambda t: (None, *t.shape[1:]), output)
@@ -181,9 +188,15 @@ class Layer(Configurable):
             kwargs["mask"] = mask
         else:
             kwargs.pop("mask", None)
-        outputs = self.call(inputs, **kwargs)
+        before = _state.compute_dtype, _state.casts
+        _state.compute_dtype, _state.casts = self.compute_dtype, {} if before[1] is None else before[1]
+        try:
+            outputs = self.call(inputs, **kwargs)
+        finally:
+            _state.compute_dtype, _state.casts = before
         if self.activity_regularizer is not None and _state.penalties is not None and not _state.trial:
-            _state.penalties += [self.activity_regularizer(o) / len(o) for o in leaves(outputs)]
+            wide = [astype(o, at_least_float32(o.dtype)) for o in leaves(outputs)]
+            _state.penalties += [self.activity_regularizer(o) / len(o) for o in wide]
         if mask is not None or self.supports_masking:  # Embedding and Masking make one
             self._hand_on(outputs, self.compute_mask(inputs, mask))
         return outputs
@@ -202,8 +215,8 @@ class Layer(Configurable):
         if self._weights and type(tensor.array) is not type(self._weights[0].array):
             mask, tensor = tensor.mask, tensor.to(self._weights[0].device)
             tensor.mask = mask if mask is None else mask.to(tensor.device)
-        if self.autocast and tensor.dtype != self.dtype:
-            mask, tensor = tensor.mask, astype(tensor, self.dtype)
+        if self.autocast and tensor.dtype != self.compute_dtype:
+            mask, tensor = tensor.mask, astype(tensor, self.compute_dtype)
             tensor.mask = mask
         return tensor
 
@@ -216,9 +229,21 @@ class Layer(Configurable):
         if not self.built:
             self._build(shape)
         call = Call(self, inputs, kwargs)
-        return map_shapes(lambda s: call.output(s, self.dtype.name), self.compute_output_shape(shape))
+        return map_shapes(lambda s: call.output(s, self.compute_dtype.name), self.compute_output_shape(shape))
 
-    # -- weights
+    # -- dtypes and weights
+
+    @property
+    def compute_dtype(self) -> np.dtype:
+        """The dtype of the computation and of the outputs."""
+        return self.dtype_policy.compute_dtype
+
+    @property
+    def variable_dtype(self) -> np.dtype:
+        """The dtype of the weights."""
+        return self.dtype_policy.variable_dtype
+
+    dtype = variable_dtype
 
     def add_weight(
         self,
@@ -228,6 +253,7 @@ class Layer(Configurable):
         trainable: bool = True,
         regularizer: Any = None,
         dtype: Any = None,
+        autocast: bool = True,
     ) -> Parameter:
         """A new weight of this layer, drawn on the host and put on the current device.
 
@@ -237,18 +263,31 @@ class Layer(Configurable):
             name: as Keras names it.
             trainable: False for state such as a running mean.
             regularizer: a name or a Regularizer; its value is added to the loss.
-            dtype: the layer's by default.
+            dtype: the layer's variable dtype by default.
+            autocast: whether `call` finds it in the compute dtype, as an attribute of the layer; only trained weights.
         """
-        dtype = np.dtype(dtype or self.dtype)
-        drawn = np.array(to_host(initializers.get(initializer)(tuple(shape), dtype=dtype)), dtype, order="C")
+        dtype = np.dtype(dtype or self.variable_dtype)
+        draw, drawn_as = initializers.get(initializer), at_least_float32(dtype)
+        drawn = np.array(to_host(draw(tuple(shape), dtype=drawn_as)), order="C").astype(dtype, copy=False)
         if drawn.shape != tuple(shape):
             self.fail(f"expected {initializer!r} to make {name} of shape {tuple(shape)}, got {drawn.shape}")
         made = Parameter(
             current_device().asarray(drawn), name, f"{self.name}/{name}", trainable, Regularizer.get(regularizer)
         )
         made.requires_grad = trainable and self._trainable
+        made.autocast = autocast and trainable
         self._weights.append(made)
         return made
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # weights that `call` is to see in another dtype are no plain attributes: __getattr__ finds them
+        mixed = self.__dict__.get("_mixed", {})
+        if isinstance(value, Parameter) and value.autocast and value.dtype != self.compute_dtype:
+            self.__dict__.pop(name, None)
+            mixed[name] = value
+        else:
+            mixed.pop(name, None)
+            super().__setattr__(name, value)
 
     def sublayers(self) -> "Iterator[Layer]":
         """The layers that this one holds in its attributes, alone or in lists, tuples and dictionaries."""
@@ -327,6 +366,9 @@ class Layer(Configurable):
             self.fail("is not built yet and has no weights: call it on data, or give input_shape, first")
 
     def __getattr__(self, name: str) -> Any:
+        found = self.__dict__.get("_mixed", {}).get(name)
+        if found is not None:
+            return found if _state.casts is None else _cast(found)
         # reached only for what is missing, such as the kernel of a layer that has not seen its inputs' shape
         hint = (
             "" if self.__dict__.get("built", True) else ", and is not built yet: call it on data, or give input_shape"
@@ -337,17 +379,22 @@ class Layer(Configurable):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments and the name, as JSON values."""
-        return {**super().get_config(), "name": self.name, "trainable": self.trainable}
+        described = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype_policy.name}
+        return {**super().get_config(), **described}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Layer":
-        """A new layer from `get_config()`; a name or trainable that the constructor does not take is set afterwards."""
+        """A new layer from `get_config()`; what of name, trainable and dtype the constructor does not take is set
+        afterwards."""
         takes = inspect.signature(cls.__init__).parameters
         open_ended = any(p.kind is p.VAR_KEYWORD for p in takes.values())
-        later = [key for key in ("name", "trainable") if key in config and key not in takes and not open_ended]
+        later = [key for key in ("name", "trainable", "dtype") if key in config and key not in takes and not open_ended]
         layer = super().from_config({key: value for key, value in config.items() if key not in later})
         for key in later:
-            setattr(layer, key, config[key])
+            if key == "dtype":
+                layer.dtype_policy = DTypePolicy.get(config[key])
+            else:
+                setattr(layer, key, config[key])
         return layer
 
     def require_positive_integers(self, **arguments: Any) -> None:
@@ -362,6 +409,17 @@ class Layer(Configurable):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}{'' if self.built else ', not built'}>"
+
+
+def _cast(weight: Parameter) -> Tensor:
+    """A weight in the dtype that the innermost layer computes in; one cast serves a whole call."""
+    if weight.dtype == _state.compute_dtype:
+        return weight
+    assert _state.casts is not None
+    key = id(weight), _state.compute_dtype, recording()
+    if key not in _state.casts:
+        _state.casts[key] = astype(weight, _state.compute_dtype)
+    return _state.casts[key]
 
 
 class SameShape:

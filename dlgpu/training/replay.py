@@ -150,7 +150,7 @@ class Settings:
 
 
 # no recording depends on these
-VARYING = {"built", "history", "stop_training", "_applied", "_rate", "_learning_rate", "_loaded", "_own"}
+VARYING = {"built", "history", "stop_training", "_applied", "_skipped", "_rate", "_learning_rate", "_loaded", "_own"}
 
 
 @contextmanager

@@ -55,6 +55,7 @@ class Trainer:
         metrics: Any = None,
         weighted_metrics: Any = None,
         run_eagerly: bool = False,
+        auto_scale_loss: bool = True,
     ) -> None:
         """Say what to train for and how.
 
@@ -66,10 +67,16 @@ class Trainer:
             weighted_metrics: the same, on samples weighted by sample_weight and class_weight.
             run_eagerly: run the layers' Python at every step. By default a step is recorded and then replayed: what
                 layers print or count in Python happens at the first steps only.
+            auto_scale_loss: where the model or one of its layers computes in float16, put the optimizer into a
+                LossScaleOptimizer.
         Raises:
             ValueError: an unknown name; the message names the nearest known one.
         """
         chosen = optimizers.get(optimizer)
+        if auto_scale_loss and chosen is not None and not isinstance(chosen, optimizers.LossScaleOptimizer):
+            layers = self._with_inner()  # type: ignore[attr-defined]
+            if any(layer.compute_dtype == np.float16 for layer in layers):
+                chosen = optimizers.LossScaleOptimizer(chosen)
         objective = Objective(loss, loss_weights, metrics, weighted_metrics, self.output_names)
         self.optimizer, self._step = chosen, Step(self, objective, chosen)
         self.run_eagerly = run_eagerly
@@ -80,6 +87,7 @@ class Trainer:
             "metrics": metrics,
             "weighted_metrics": weighted_metrics,
             "run_eagerly": run_eagerly,
+            "auto_scale_loss": auto_scale_loss,
         }
 
     @property

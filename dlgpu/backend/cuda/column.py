@@ -4,6 +4,7 @@ from dlgpu.backend.cuda import (
     activation,
     convolution,
     embedding,
+    loss_scale,
     normalization,
     pooling,
     random,
