@@ -131,15 +131,16 @@ class LossScaleOptimizer(Optimizer):
 
     def change(self) -> None:
         """See Optimizer. What is to be skipped is done, and undone; the copies are made in such a step only."""
-        for flat in self._flats:
-            kernels.unscale(flat.gradients, self.state)
-        pairs = [pair for kept, copies in zip(self.kept, self._copies) for pair in zip(_changed(kept), copies)]
-        for array, copy in pairs:
-            kernels.copy_if_skipped(copy, array, self.state)
-        self.inner_optimizer.change()
-        for array, copy in pairs:
-            kernels.copy_if_skipped(array, copy, self.state)
-        kernels.adjust_scale(self.state, self.dynamic_growth_steps)
+        with self.overflowing():
+            for flat in self._flats:
+                kernels.unscale(flat.gradients, self.state)
+            pairs = [pair for kept, copies in zip(self.kept, self._copies) for pair in zip(_changed(kept), copies)]
+            for array, copy in pairs:
+                kernels.copy_if_skipped(copy, array, self.state)
+            self.inner_optimizer.change()
+            for array, copy in pairs:
+                kernels.copy_if_skipped(array, copy, self.state)
+            kernels.adjust_scale(self.state, self.dynamic_growth_steps)
 
     def finalize(self) -> None:
         """See Optimizer."""

@@ -9,15 +9,12 @@ FEW_BLOCKS = 1024  # they fill a GPU; in most launches each thread only looks at
 
 @reference.unscale.on("cuda")
 def unscale(gradients, state):
-    given = contiguous(gradients)
-    _launch("unscale", gradients, (given, state))
-    if given is not gradients:
-        gradients[...] = given
+    _launch("unscale", gradients, state)
 
 
 @reference.copy_if_skipped.on("cuda")
-def copy_if_skipped(target, source, state):
-    _launch("copy_if_skipped", target, (target, source, state))
+def copy_if_skipped(target, values, state):
+    _launch("copy_if_skipped", target, contiguous(values), state)
 
 
 @reference.adjust_scale.on("cuda")
@@ -25,6 +22,9 @@ def adjust_scale(state, growth_steps):
     source("loss_scale.cu").launch("adjust_scale", 1, 1, (state, growth_steps), dtype=state.dtype)
 
 
-def _launch(name, like, args):
-    blocks = min(blocks_for(like.size), FEW_BLOCKS)
-    source("loss_scale.cu").launch(name, blocks, BLOCK, (*args, like.size), dtype=like.dtype)
+def _launch(name, changed, *args):
+    given = contiguous(changed)
+    blocks = min(blocks_for(given.size), FEW_BLOCKS)
+    source("loss_scale.cu").launch(name, blocks, BLOCK, (given, *args, given.size), dtype=given.dtype)
+    if given is not changed:
+        changed[...] = given

@@ -13,7 +13,7 @@ SCALE, FINITE, SKIPPED, FOUND = range(4)
 
 @kernel
 def unscale(gradients, state):
-    """gradients /= scale; if one is not finite that is noted in `state`, and what becomes of them is undefined.
+    """gradients /= scale; if one is not finite that is noted in `state`.
 
     Args:
         gradients: (size,), floating.
@@ -21,14 +21,13 @@ def unscale(gradients, state):
     gradients /= state[SCALE].astype(gradients.dtype)
     if not array_namespace(gradients).isfinite(gradients).all():
         state[FOUND] = 1
-        gradients[...] = 0
 
 
 @kernel
-def copy_if_skipped(target, source, state):
-    """target[...] = source if this step's gradients are not finite: two arrays of one shape and dtype."""
+def copy_if_skipped(target, values, state):
+    """target[...] = values if this step's gradients are not finite: two arrays of one shape and dtype."""
     if state[FOUND]:
-        target[...] = source
+        target[...] = values
 
 
 @kernel

@@ -18,6 +18,7 @@ ATTACKS = {*SIZES, *FLOATS, "not contiguous", "NaN", "large values", "tiny value
 FILLS = {"not contiguous", "NaN", "large values", "tiny values"}
 BITS = ["random_bits", "random_integers", "random_bernoulli", "random_permutation"]
 EXEMPT = dict.fromkeys(BITS, FILLS | set(FLOATS)) | dict.fromkeys(["random_uniform", "random_normal"], FILLS)
+EXEMPT["adjust_scale"] = ATTACKS  # it has four numbers
 
 
 @functools.cache
