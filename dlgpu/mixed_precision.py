@@ -2,8 +2,9 @@
 
     dlgpu.mixed_precision.set_global_policy("mixed_bfloat16")
 
-A policy is the pair of the dtypes that a layer computes in and that its weights have. Layers take the global one that is
-set when they are made, or their own by `dtype=`: `Activation("softmax", dtype="float32")` ends a float16 model in float32.
+A policy is the pair of the dtypes that a layer computes in and that its weights have. Layers take the global one that
+is set when they are made, or their own by `dtype=`: with `Activation("softmax", dtype="float32")` a model ends in
+float32.
 """
 
 from typing import Any
@@ -42,7 +43,7 @@ class DTypePolicy(Configurable):
     """
 
     def __init__(self, name: str | None = None):
-        self.name = global_policy().name if name is None else name
+        self.name: str = global_policy().name if name is None else name
         if not isinstance(self.name, str):
             raise TypeError(f"expected the name of a policy, such as 'mixed_float16', got {self.name!r}")
         if self.name not in (*MIXED, *DTYPES):
@@ -52,7 +53,7 @@ class DTypePolicy(Configurable):
 
     @classmethod
     def get(cls, identifier: Any) -> "DTypePolicy":
-        """The policy that a layer's `dtype` means: a policy, its name or configuration, a dtype; None is the global one."""
+        """The policy that a layer's `dtype` means: a policy, its name or configuration, a dtype, or None (the global)."""
         if identifier is None:
             return global_policy()
         if isinstance(identifier, str):
@@ -84,7 +85,7 @@ def _dtype(name: str) -> np.dtype:
     return np.dtype(name)
 
 
-_global = [DTypePolicy("float32")]
+_global: list[DTypePolicy] = [DTypePolicy("float32")]
 
 
 def global_policy() -> DTypePolicy:

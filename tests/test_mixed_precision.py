@@ -267,9 +267,7 @@ def test_replayed_steps_have_the_bits_of_written_ones(policy, rng):
 
     def trained(eagerly):
         dlgpu.set_random_seed(2)
-        model = Sequential(
-            [Dense(16, activation="relu"), layers.BatchNormalization(), layers.Dropout(0.2), Dense(1)]
-        )
+        model = Sequential([Dense(16, activation="relu"), layers.BatchNormalization(), layers.Dropout(0.2), Dense(1)])
         optimizer = Adam(dlgpu.schedules.ExponentialDecay(0.01, 4, 0.9))
         if policy == "mixed_float16":
             optimizer = LossScaleOptimizer(optimizer, 2.0**24, dynamic_growth_steps=3)  # which overflows at first

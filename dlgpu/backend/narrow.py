@@ -1,7 +1,7 @@
 """16-bit floating numbers, float16 and bfloat16: kept in memory as they are, computed with in float32.
 
-The kernels of the CUDA column do so themselves. What runs elsewhere, a reference or the CPU column, gets float32 copies,
-and its results are rounded: so sums are float32 sums everywhere, and bfloat16 does not depend on what NumPy knows of it.
+The kernels of the CUDA column do so themselves. What runs elsewhere, a reference or the CPU column, gets float32
+copies, and its results are rounded: so sums are float32 sums, and bfloat16 does not depend on what NumPy knows of it.
 """
 
 from collections.abc import Callable

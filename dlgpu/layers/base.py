@@ -100,7 +100,9 @@ class Layer(Configurable):
         By default, a batch of two zero samples is tried; built-in layers state it outright.
         """
         device = current_device()
-        zeros = map_shapes(lambda s: Tensor(np.zeros([n or 2 for n in s], self.compute_dtype), device=device), input_shape)
+        zeros = map_shapes(
+            lambda s: Tensor(np.zeros([n or 2 for n in s], self.compute_dtype), device=device), input_shape
+        )
         with self.trial():
             output = self._run(zeros, {})
         return map_structure(lambda t: (None, *t.shape[1:]), output)

@@ -40,8 +40,9 @@ def batch_normalization(
         ValueError: shapes that do not fit.
     """
     if is_narrow(x := floating(x)):  # the statistics of 16-bit numbers, and all that goes by them, are float32
-        outputs, *statistics = batch_normalization(astype(x, np.float32), *_wide(scale, offset), axis, epsilon, mask)
-        return astype(outputs, x.dtype), statistics[0], statistics[1]
+        scale, offset = _wide(scale, offset)
+        outputs, centre, spread = batch_normalization(astype(x, np.float32), scale, offset, axis, epsilon, mask)
+        return astype(outputs, x.dtype), centre, spread
     channels = _check("batch_normalization", x, axis, scale, offset)
     places = None if mask is None else _places(mask, x.array, axis_of(axis, x.ndim))
     rows, back = _as_rows(x, (axis_of(axis, x.ndim),), channels)
@@ -87,8 +88,8 @@ def normalize(
     """
     x, average, variance = map(floating, together(x, average, variance))
     if is_narrow(x):
-        others = _wide(average, variance, scale, offset)
-        return astype(normalize(astype(x, np.float32), *others, axis, epsilon), x.dtype)
+        average, variance, scale, offset = _wide(average, variance, scale, offset)
+        return astype(normalize(astype(x, np.float32), average, variance, scale, offset, axis, epsilon), x.dtype)
     channels = _check("normalize", x, axis, scale, offset, average, variance)
     rows, back = _as_rows(x, (axis_of(axis, x.ndim),), channels)
     inputs = (rows, average, variance, scale, offset)
@@ -118,8 +119,8 @@ def layer_normalization(
         ValueError: shapes that do not fit.
     """
     if is_narrow(x := floating(x)):
-        wide = layer_normalization(astype(x, np.float32), *_wide(scale, offset), axis, epsilon)
-        return astype(wide, x.dtype)
+        scale, offset = _wide(scale, offset)
+        return astype(layer_normalization(astype(x, np.float32), scale, offset, axis, epsilon), x.dtype)
     axes = axes_of(axis, x.ndim)
     shape = tuple(x.shape[a] for a in axes)
     for name, t in (("scale", scale), ("offset", offset)):

@@ -17,8 +17,7 @@ from dlgpu.saving.configurable import Configurable, serialize
 from dlgpu.schedules import Schedule
 from dlgpu.tensor import Tensor, as_tensor
 
-
-_AS_USUAL = nullcontext()
+AS_USUAL = nullcontext()
 
 
 def decaying(update: Callable) -> Callable:
@@ -265,7 +264,7 @@ class Optimizer(Configurable):
 
     def overflowing(self) -> AbstractContextManager:
         """A context for a step, in which an optimizer may expect gradients that are not finite."""
-        return _AS_USUAL
+        return AS_USUAL
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Parameter]]) -> None:
         """One step of a hand-written loop. The parameters move to flat buffers, once.

@@ -75,11 +75,11 @@ class LossScaleOptimizer(Optimizer):
     # -- the step
 
     @property
-    def _flats(self) -> list[FlatParameters]:
+    def _flats(self) -> list[FlatParameters]:  # type: ignore[override]
         return self.inner_optimizer._flats
 
     @property
-    def kept(self) -> list[Kept]:
+    def kept(self) -> list[Kept]:  # type: ignore[override]
         """What the inner optimizer keeps."""
         return self.inner_optimizer.kept
 
@@ -166,7 +166,7 @@ class LossScaleOptimizer(Optimizer):
     # -- state and description
 
     def get_state(self) -> dict[str, np.ndarray]:
-        """The inner optimizer's, and "loss_scale": the scale, the finite steps since it changed and the skipped ones."""
+        """The inner optimizer's, and in "loss_scale" the scale, the finite steps since it changed, and the skipped."""
         self._settle()
         return {**self.inner_optimizer.get_state(), "loss_scale": np.array(to_host(self.state)[: kernels.FOUND])}
 

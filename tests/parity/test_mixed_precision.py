@@ -23,7 +23,9 @@ def build(library, policy, **scale):
     model.add(layers.Dense(64, input_shape=(20,), activation="relu"))
     model.add(layers.Dense(1))
     model.add(layers.Activation("sigmoid", dtype="float32"))
-    optimizer = library.optimizers.SGD(0.1, momentum=0.9)  # in Adam, what rounds to another side of 0 moves by a whole step
+    optimizer = library.optimizers.SGD(
+        0.1, momentum=0.9
+    )  # in Adam, what rounds to another side of 0 moves by a whole step
     if scale:
         optimizer = library.optimizers.LossScaleOptimizer(optimizer, **scale)
     model.compile(optimizer, "binary_crossentropy")
