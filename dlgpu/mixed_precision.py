@@ -53,7 +53,7 @@ class DTypePolicy(Configurable):
 
     @classmethod
     def get(cls, identifier: Any) -> "DTypePolicy":
-        """The policy that a layer's `dtype` means: a policy, its name or configuration, a dtype, or None (the global)."""
+        """The policy that a layer's `dtype` means: a policy, its name or configuration, a dtype; None: global."""
         if identifier is None:
             return global_policy()
         if isinstance(identifier, str):
