@@ -108,6 +108,7 @@ def everything(s: Sizes) -> None:
         optimizers.Adagrad(),
         optimizers.AdamW(clipvalue=0.5),
         optimizers.Nadam(global_clipnorm=1.0),
+        optimizers.LossScaleOptimizer("adam"),
     ):
         values, gradients = normal(s.values), dlgpu.Tensor(dlgpu.current_device().asarray(normal(s.values)))
         optimizer.apply_gradients([(gradients, Parameter(dlgpu.current_device().asarray(values), "weights"))])

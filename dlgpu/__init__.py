@@ -10,6 +10,7 @@ from dlgpu import (
     layers,
     losses,
     metrics,
+    mixed_precision,
     models,
     ops,
     optimizers,

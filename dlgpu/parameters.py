@@ -20,9 +20,10 @@ class Parameter(Tensor):
         path: the owner's name and the name, such as "dense_1/kernel".
         trainable: whether it was made to be trained; it requires gradients while its layer is trainable too.
         regularizer: a function of the Tensor whose value is added to the loss, or None.
+        autocast: whether layers that compute in another dtype see it in that.
     """
 
-    __slots__ = ("name", "path", "regularizer", "trainable")
+    __slots__ = ("autocast", "name", "path", "regularizer", "trainable")
 
     def __init__(self, value: Any, name: str, path: str = "", trainable: bool = True, regularizer: Any = None):
         super().__init__(value, requires_grad=trainable)
@@ -30,6 +31,7 @@ class Parameter(Tensor):
         self.path = path or name
         self.trainable = trainable
         self.regularizer = regularizer
+        self.autocast = False
 
     def assign(self, value: Any) -> None:
         """Overwrite the values in place.

@@ -3,6 +3,8 @@
 Decorating the reference with `@kernel` makes the kernel; a column registers its own under it with
 `@reference.name.on("cuda")`. A call goes by where its first array lives; a device without an implementation of its
 own runs the reference on its arrays. A host array goes to the "cuda" column while the emulator is the current device.
+
+16-bit floating numbers are the CUDA column's own business; for everything else they are widened (see `narrow`).
 """
 
 import functools
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dlgpu.backend.devices import EMULATOR, array_namespace, current_device
+from dlgpu.backend.narrow import in_float32, is_narrow
 from dlgpu.backend.recorder import active
 from dlgpu.backend.traced import kernel_results
 from dlgpu.errors import DeviceError
@@ -24,8 +27,9 @@ class Kernel:
 
     __name__: str
 
-    def __init__(self, reference: Callable):
+    def __init__(self, reference: Callable, narrow: str = "widened"):
         self.reference = reference
+        self.narrow = narrow
         self.columns: dict[str, Callable] = {}
         functools.update_wrapper(self, reference)
 
@@ -44,18 +48,35 @@ class Kernel:
             if not isinstance(args[0], np.ndarray) and any(isinstance(a, np.ndarray) for a in args):
                 raise DeviceError(f"{self.__name__}: the first array is on a GPU, another is not: move one of them")
             implementation = self.columns.get(column_of(args[0]), self.reference)
+        own_calls = implementation is self.columns.get("cpu")
+        if getattr(args[0], "itemsize", 0) == 2 and self._widens(args[0], implementation):
+            implementation, own_calls = in_float32(implementation, args[0].dtype), False
         recording = active()
         if recording is None:
             return implementation(*args, **kwargs)
-        return kernel_results(recording, implementation, implementation is self.columns.get("cpu"), args, kwargs)
+        return kernel_results(recording, implementation, own_calls, args, kwargs)
+
+    def _widens(self, array: Any, implementation: Callable) -> bool:
+        if not is_narrow(array) or implementation is self.columns.get("cuda"):
+            return False
+        return self.narrow == "widened" or (self.narrow == "kept on a GPU" and isinstance(array, np.ndarray))
 
     def __repr__(self) -> str:
         return f"<kernel {self.__name__} on {', '.join(['reference', *sorted(self.columns)])}>"
 
 
-def kernel(reference: Callable) -> Kernel:
-    """Make the decorated reference implementation a kernel and list it in the registry."""
-    made = Kernel(reference)
+def kernel(reference: Callable | None = None, narrow: str = "widened") -> Any:
+    """Make the decorated reference implementation a kernel and list it in the registry.
+
+    Args:
+        reference: arrays in, arrays out.
+        narrow: what becomes of 16-bit floating arrays outside of the CUDA column. "widened": see `in_float32`; "kept":
+            the reference takes them, for its bits; "kept on a GPU": only there, where such products are fast and
+            summed up in float32.
+    """
+    if reference is None:
+        return functools.partial(kernel, narrow=narrow)
+    made = Kernel(reference, narrow)
     if made.__name__ in registry:
         raise ValueError(f"two kernels are named {made.__name__!r}")
     registry[made.__name__] = made

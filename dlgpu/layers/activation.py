@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import numpy as np
+
 from dlgpu import activations
 from dlgpu.layers.base import Layer, SameShape
 from dlgpu.ops.elementwise import greater, where
 from dlgpu.ops.shape import reshape
 from dlgpu.tensor import Tensor, as_tensor
 
-MASKED = -1e9  # what a masked logit counts as: its softmax is 0
+MASKED, MASKED_IN_FLOAT16 = -1e9, -3e4  # what a masked logit counts as: its softmax is 0
 
 
 class Activation(SameShape, Layer):
@@ -145,7 +147,8 @@ class Softmax(SameShape, Layer):
             mask = reshape(mask, mask.shape + (1,) * (inputs.ndim - mask.ndim))
         if mask.ndim > inputs.ndim or any(m not in (1, n) for m, n in zip(mask.shape[::-1], inputs.shape[::-1])):
             self.fail(f"expected a mask that broadcasts to the inputs' shape {inputs.shape}, got {mask.shape}")
-        return where(mask, activations.softmax(where(mask, inputs, MASKED), self.axis), 0)
+        low = MASKED_IN_FLOAT16 if inputs.dtype == np.float16 else MASKED
+        return where(mask, activations.softmax(where(mask, inputs, low), self.axis), 0)
 
     def compute_mask(self, inputs: Tensor, mask: Any) -> Any:
         return inputs.mask  # a mask that was passed is of values, not of steps

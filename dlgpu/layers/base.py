@@ -9,9 +9,11 @@ import numpy as np
 
 from dlgpu import initializers
 from dlgpu.backend.devices import Device, current_device, to_host
+from dlgpu.backend.narrow import at_least_float32
 from dlgpu.data.structure import leaves, map_shapes, map_structure
 from dlgpu.layers import calls, names
 from dlgpu.layers.symbol import Call, is_symbolic
+from dlgpu.mixed_precision import DTypePolicy
 from dlgpu.ops.elementwise import astype
 from dlgpu.parameters import Parameter
 from dlgpu.regularizers import Regularizer
@@ -34,14 +36,15 @@ class Layer(Configurable):
     Args:
         name: unique in its model; made from the class's name by default.
         trainable: whether the optimizer may change the weights.
-        dtype: of the weights and of the computation.
+        dtype: the policy that says in which dtype the layer computes and which its weights have: a dtype for both, or
+            "mixed_float16" or "mixed_bfloat16"; see `dlgpu.mixed_precision`. The global policy by default.
         input_shape: of one sample, without the batch, for the first layer of a Sequential.
         input_dim: short for input_shape=(input_dim,).
         activity_regularizer: a name or a Regularizer; its value at the output, divided by the length of the batch, is
             added to the loss.
     """
 
-    autocast = True  # convert inputs to the layer's dtype
+    autocast = True  # convert inputs to the layer's compute dtype
     supports_masking = False  # hand the mask on unchanged
 
     def __init__(
@@ -49,7 +52,7 @@ class Layer(Configurable):
         *,
         name: str | None = None,
         trainable: bool = True,
-        dtype: str = "float32",
+        dtype: Any = None,
         input_shape: tuple | None = None,
         input_dim: int | None = None,
         activity_regularizer: Any = None,
@@ -57,12 +60,13 @@ class Layer(Configurable):
         if input_dim is not None and input_shape is None:
             input_shape = (input_dim,)
         self.name = names.give(name or names.unique_name(snake_case(type(self).__name__)))
-        self.dtype = np.dtype(dtype)
+        self.dtype_policy = DTypePolicy.get(dtype)
         self.input_shape = None if input_shape is None else tuple(input_shape)
         self.activity_regularizer = Regularizer.get(activity_regularizer)
         self.built = False
         self._trainable = trainable
         self._weights: list[Parameter] = []
+        self._mixed: dict[str, Parameter] = {}  # those that `call` is to see in the compute dtype, by attribute
 
     # -- what a subclass defines
 
@@ -79,7 +83,9 @@ class Layer(Configurable):
         By default, a batch of two zero samples is tried; built-in layers state it outright.
         """
         device = current_device()
-        zeros = map_shapes(lambda s: Tensor(np.zeros([n or 2 for n in s], self.dtype), device=device), input_shape)
+        zeros = map_shapes(
+            lambda s: Tensor(np.zeros([n or 2 for n in s], self.compute_dtype), device=device), input_shape
+        )
         with self.trial():
             output = self._run(zeros, {})
         return map_structure(lambda t: (None, *t.shape[1:]), output)
@@ -150,9 +156,15 @@ class Layer(Configurable):
             kwargs["mask"] = mask
         else:
             kwargs.pop("mask", None)
-        outputs = self.call(inputs, **kwargs)
+        before = calls.state.compute_dtype, calls.state.casts
+        calls.state.compute_dtype, calls.state.casts = self.compute_dtype, {} if before[1] is None else before[1]
+        try:
+            outputs = self.call(inputs, **kwargs)
+        finally:
+            calls.state.compute_dtype, calls.state.casts = before
         if self.activity_regularizer is not None and calls.state.penalties is not None and not calls.state.trial:
-            calls.state.penalties += [self.activity_regularizer(o) / len(o) for o in leaves(outputs)]
+            wide = [astype(o, at_least_float32(o.dtype)) for o in leaves(outputs)]
+            calls.state.penalties += [self.activity_regularizer(o) / len(o) for o in wide]
         if mask is not None or self.supports_masking:  # Embedding and Masking make one
             self._hand_on(outputs, self.compute_mask(inputs, mask))
         return outputs
@@ -172,8 +184,8 @@ class Layer(Configurable):
         if self._weights and type(tensor.array) is not type(self._weights[0].array):
             tensor = tensor.to(self._weights[0].device)
             mask = mask if mask is None else mask.to(tensor.device)
-        if self.autocast and tensor.dtype != self.dtype:
-            tensor = astype(tensor, self.dtype)
+        if self.autocast and tensor.dtype != self.compute_dtype:
+            tensor = astype(tensor, self.compute_dtype)
         tensor.mask = mask
         return tensor
 
@@ -186,9 +198,21 @@ class Layer(Configurable):
         if not self.built:
             self._build(shape)
         call = Call(self, inputs, kwargs)
-        return map_shapes(lambda s: call.output(s, self.dtype.name), self.compute_output_shape(shape))
+        return map_shapes(lambda s: call.output(s, self.compute_dtype.name), self.compute_output_shape(shape))
 
-    # -- weights
+    # -- dtypes and weights
+
+    @property
+    def compute_dtype(self) -> np.dtype:
+        """The dtype of the computation and of the outputs."""
+        return self.dtype_policy.compute_dtype
+
+    @property
+    def variable_dtype(self) -> np.dtype:
+        """The dtype of the weights."""
+        return self.dtype_policy.variable_dtype
+
+    dtype = variable_dtype
 
     def add_weight(
         self,
@@ -198,6 +222,7 @@ class Layer(Configurable):
         trainable: bool = True,
         regularizer: Any = None,
         dtype: Any = None,
+        autocast: bool = True,
     ) -> Parameter:
         """A new weight of this layer, drawn on the host and put on the current device.
 
@@ -207,18 +232,31 @@ class Layer(Configurable):
             name: as Keras names it.
             trainable: False for state such as a running mean.
             regularizer: a name or a Regularizer; its value is added to the loss.
-            dtype: the layer's by default.
+            dtype: the layer's variable dtype by default.
+            autocast: whether `call` finds it in the compute dtype, as an attribute of the layer; only trained weights.
         """
-        dtype = np.dtype(dtype or self.dtype)
-        drawn = np.array(to_host(initializers.get(initializer)(tuple(shape), dtype=dtype)), dtype, order="C")
+        dtype = np.dtype(dtype or self.variable_dtype)
+        draw, drawn_as = initializers.get(initializer), at_least_float32(dtype)
+        drawn = np.array(to_host(draw(tuple(shape), dtype=drawn_as)), order="C").astype(dtype, copy=False)
         if drawn.shape != tuple(shape):
             self.fail(f"expected {initializer!r} to make {name} of shape {tuple(shape)}, got {drawn.shape}")
         made = Parameter(
             current_device().asarray(drawn), name, f"{self.name}/{name}", trainable, Regularizer.get(regularizer)
         )
         made.requires_grad = trainable and self._trainable
+        made.autocast = autocast and trainable
         self._weights.append(made)
         return made
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # weights that `call` is to see in another dtype are no plain attributes: __getattr__ finds them
+        mixed = self.__dict__.get("_mixed", {})
+        if isinstance(value, Parameter) and value.autocast and value.dtype != self.compute_dtype:
+            self.__dict__.pop(name, None)
+            mixed[name] = value
+        else:
+            mixed.pop(name, None)
+            super().__setattr__(name, value)
 
     def sublayers(self) -> "Iterator[Layer]":
         """The layers that this one holds in its attributes, alone or in lists, tuples and dictionaries."""
@@ -296,6 +334,9 @@ class Layer(Configurable):
             self.fail("is not built yet and has no weights: call it on data, or give input_shape, first")
 
     def __getattr__(self, name: str) -> Any:
+        found = self.__dict__.get("_mixed", {}).get(name)
+        if found is not None:
+            return found if calls.state.casts is None else calls.in_compute_dtype(found)
         # reached only for what is missing, such as the kernel of a layer that has not seen its inputs' shape
         built = self.__dict__.get("built", True)
         hint = "" if built else ", and is not built yet: call it on data, or give input_shape"
@@ -305,17 +346,22 @@ class Layer(Configurable):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments and the name, as JSON values."""
-        return {**super().get_config(), "name": self.name, "trainable": self.trainable}
+        described = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype_policy.name}
+        return {**super().get_config(), **described}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Layer":
-        """A new layer from `get_config()`; a name or trainable that the constructor does not take is set afterwards."""
+        """A new layer from `get_config()`; what of name, trainable and dtype the constructor does not take is set
+        afterwards."""
         takes = inspect.signature(cls.__init__).parameters
         open_ended = any(p.kind is p.VAR_KEYWORD for p in takes.values())
-        later = [key for key in ("name", "trainable") if key in config and key not in takes and not open_ended]
+        later = [key for key in ("name", "trainable", "dtype") if key in config and key not in takes and not open_ended]
         layer = super().from_config({key: value for key, value in config.items() if key not in later})
         for key in later:
-            setattr(layer, key, config[key])
+            if key == "dtype":
+                layer.dtype_policy = DTypePolicy.get(config[key])
+            else:
+                setattr(layer, key, config[key])
         return layer
 
     def require_positive_integers(self, **arguments: Any) -> None:

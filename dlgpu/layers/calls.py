@@ -5,7 +5,11 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from dlgpu.autograd import recording
+from dlgpu.ops.elementwise import astype
+from dlgpu.parameters import Parameter
 from dlgpu.tensor import Tensor
 
 
@@ -16,11 +20,15 @@ class CallState(threading.local):
         training: whether the model is being fitted.
         trial: whether this is only a look at shapes and errors.
         penalties: the list that activity regularizers fill, if somebody wants it.
+        compute_dtype: of the innermost layer that is being called.
+        casts: weights in a compute dtype, for the outermost call.
     """
 
     training = False
     trial = False
     penalties: list[Tensor] | None = None
+    compute_dtype: Any = None
+    casts: dict[tuple, Tensor] | None = None
 
 
 state = CallState()
@@ -44,6 +52,17 @@ def penalties() -> Iterator[list[Tensor]]:
         yield state.penalties
     finally:
         state.penalties = before
+
+
+def in_compute_dtype(weight: Parameter) -> Tensor:
+    """A weight in the dtype that the innermost layer computes in; one cast serves a whole call."""
+    if weight.dtype == state.compute_dtype:
+        return weight
+    assert state.casts is not None
+    key = id(weight), state.compute_dtype, recording()
+    if key not in state.casts:
+        state.casts[key] = astype(weight, state.compute_dtype)
+    return state.casts[key]
 
 
 @functools.cache

@@ -47,11 +47,12 @@ class Embedding(Layer):
             self.embeddings_initializer,
             "embeddings",
             regularizer=self.embeddings_regularizer,
+            autocast=False,  # only the rows that are taken are cast
         )
 
     def call(self, inputs: Tensor) -> Tensor:
         try:
-            return ops.gather(self.embeddings, _integers(inputs))
+            return ops.astype(ops.gather(self.embeddings, _integers(inputs)), self.compute_dtype)
         except ValueError as error:
             return self.fail(str(error))
 

@@ -57,8 +57,16 @@ class BatchNormalization(SameShape, Layer):
             self.fail(f"expected inputs of 2 or more dimensions, got shape {input_shape}")
         shape = _lengths(self, input_shape, (self.axis,))
         gamma, beta, mean, variance = self.initializers
-        self.gamma = self.add_weight(shape, gamma, "gamma", regularizer=self.regularizers[0]) if self.scale else None
-        self.beta = self.add_weight(shape, beta, "beta", regularizer=self.regularizers[1]) if self.center else None
+        self.gamma = (
+            self.add_weight(shape, gamma, "gamma", regularizer=self.regularizers[0], autocast=False)
+            if self.scale
+            else None
+        )
+        self.beta = (
+            self.add_weight(shape, beta, "beta", regularizer=self.regularizers[1], autocast=False)
+            if self.center
+            else None
+        )
         self.moving_mean = self.add_weight(shape, mean, "moving_mean", trainable=False)
         self.moving_variance = self.add_weight(shape, variance, "moving_variance", trainable=False)
 
@@ -116,7 +124,9 @@ class LayerNormalization(SameShape, Layer):
     def build(self, input_shape: tuple) -> None:
         self.lengths = _lengths(self, input_shape, self.axis)
         gamma, beta = (
-            self.add_weight(self.lengths, initializer, name, regularizer=regularizer) if wanted else None
+            self.add_weight(self.lengths, initializer, name, regularizer=regularizer, autocast=False)
+            if wanted
+            else None
             for wanted, initializer, name, regularizer in zip(
                 (self.scale, self.center), self.initializers, ("gamma", "beta"), self.regularizers
             )

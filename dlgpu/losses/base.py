@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dlgpu.backend.dispatch import is_floating
+from dlgpu.backend.narrow import is_narrow
 from dlgpu.errors import unknown_name
 from dlgpu.losses.labels import check_shape, check_values
 from dlgpu.ops.elementwise import astype, floating, maximum
@@ -53,7 +54,7 @@ class Loss(Configurable):
         """
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
-        y_pred = as_tensor(y_pred)
+        y_pred = widened(as_tensor(y_pred))
         y_true = as_labels(y_true, y_pred)
         values = self.call(astype(y_true, y_pred.dtype) if is_floating(y_true) else y_true, y_pred)
         mask = y_pred.mask
@@ -90,6 +91,15 @@ class Loss(Configurable):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
+
+
+def widened(predictions: Tensor) -> Tensor:
+    """16-bit predictions as float32, in which losses are computed; their mask stays."""
+    if not is_narrow(predictions):
+        return predictions
+    made = astype(predictions, np.float32)
+    made.mask = predictions.mask
+    return made
 
 
 class FunctionLoss(Loss):

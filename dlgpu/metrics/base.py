@@ -6,6 +6,7 @@ from typing import Any
 from dlgpu.autograd import no_grad
 from dlgpu.backend.devices import Device, current_device, device
 from dlgpu.backend.dispatch import array_namespace
+from dlgpu.backend.narrow import is_narrow
 from dlgpu.initializers import Initializer
 from dlgpu.losses import Loss
 from dlgpu.losses.base import same_rank, weights_along
@@ -89,10 +90,12 @@ class Metric(Configurable):
         return self
 
     def bare(self, value: Any) -> Any:
-        """A Tensor, an array or numbers as a bare array on the device of the state."""
+        """A Tensor, an array or numbers as a bare array on the device of the state; 16-bit numbers as float32."""
         if self.variables:
-            return beside(value, self.variables[0].array)
-        return current_device().asarray(value.array if isinstance(value, Tensor) else to_array(value))
+            found = beside(value, self.variables[0].array)
+        else:
+            found = current_device().asarray(value.array if isinstance(value, Tensor) else to_array(value))
+        return found.astype("float32") if is_narrow(found) else found
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.update_state(*args, **kwargs)

@@ -7,6 +7,7 @@ from dlgpu.data.structure import leaves, map_shapes, map_structure
 from dlgpu.layers.base import Layer
 from dlgpu.layers.input import Input
 from dlgpu.layers.symbol import Call, Symbol
+from dlgpu.mixed_precision import DTypePolicy
 from dlgpu.models.model import Model
 from dlgpu.saving.configurable import deserialize, serialize
 
@@ -143,6 +144,7 @@ class Functional(Model):
         numbers = {id(layer): i for i, layer in enumerate(self._layers)}
         return {
             "name": self.name,
+            "dtype": self.dtype_policy.name,
             "inputs": map_structure(
                 lambda s: {"shape": s.shape[1:], "dtype": s.dtype, "name": s.name}, leaves(self.inputs)
             ),
@@ -180,4 +182,6 @@ class Functional(Model):
         for call in config["calls"]:
             outputs = layers[call["layer"]](symbol(call["inputs"]), **symbol(call["arguments"]))
             made.append(leaves(outputs))
-        return cls(symbol(config["input_structure"]), symbol(config["outputs"]), name=config["name"])
+        model = cls(symbol(config["input_structure"]), symbol(config["outputs"]), name=config["name"])
+        model.dtype_policy = DTypePolicy.get(config.get("dtype"))
+        return model

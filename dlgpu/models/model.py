@@ -80,4 +80,5 @@ class Model(Trainer, Layer):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments of a subclass as JSON values."""
         config = Configurable.get_config(self)
+        config = {**config, "dtype": self.dtype_policy.name}
         return {**config, "name": self.name} if "name" in config else config

@@ -5,6 +5,7 @@ from typing import Any
 
 from dlgpu.layers.base import Layer
 from dlgpu.layers.symbol import Symbol
+from dlgpu.mixed_precision import DTypePolicy
 from dlgpu.models.model import Model
 from dlgpu.saving.configurable import deserialize, serialize
 
@@ -90,12 +91,14 @@ class Sequential(Model):
 
     def get_config(self) -> dict[str, Any]:
         """The layers, the input shape and the name."""
-        return {"name": self.name, "input_shape": self.input_shape, "layers": [serialize(x) for x in self._layers]}
+        own = {"name": self.name, "dtype": self.dtype_policy.name, "input_shape": self.input_shape}
+        return {**own, "layers": [serialize(x) for x in self._layers]}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Sequential":
         """A new model of the same layers, built if the input shape was known."""
         model = cls(name=config["name"])
+        model.dtype_policy = DTypePolicy.get(config.get("dtype"))
         if config["input_shape"] is not None:
             model.input_shape = tuple(config["input_shape"])
         for layer in config["layers"]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+from dlgpu.backend.narrow import in_float32, is_narrow
 from dlgpu.backend.reference import activation as kernels
 from dlgpu.backend.reference import special
 from dlgpu.errors import unknown_name
@@ -116,35 +117,40 @@ def fused_name(function: Any) -> str | None:
 # Smooth functions whose derivatives are made of each other, so that they can be differentiated without end.
 
 
+def _computed(function: Callable, x: Tensor) -> Any:
+    """function(x), in float32 for 16-bit numbers."""
+    return (in_float32(function, x.dtype) if is_narrow(x) else function)(x.array)
+
+
 def sigmoid(x: Any) -> Tensor:
     """1 / (1 + exp(-x))."""
     x = floating(x)
-    return record(special.sigmoid(x.array), (x,), lambda grad, out: (grad * (out * (1 - out)),), with_output=True)
+    return record(_computed(special.sigmoid, x), (x,), lambda grad, out: (grad * (out * (1 - out)),), with_output=True)
 
 
 def softplus(x: Any) -> Tensor:
     """log(1 + exp(x))."""
     x = floating(x)
-    return record(special.softplus(x.array), (x,), lambda grad: (grad * sigmoid(x),))
+    return record(_computed(special.softplus, x), (x,), lambda grad: (grad * sigmoid(x),))
 
 
 def normal_cdf(x: Any) -> Tensor:
     """P(X <= x) of a standard normal X."""
     x = floating(x)
     density = 1 / math.sqrt(2 * math.pi)
-    return record(special.normal_cdf(x.array), (x,), lambda grad: (grad * exp(x * x * -0.5) * density,))
+    return record(_computed(special.normal_cdf, x), (x,), lambda grad: (grad * exp(x * x * -0.5) * density,))
 
 
 def erf(x: Any) -> Tensor:
     """2 / sqrt(pi) times the integral of exp(-t * t) from 0 to x."""
     x = floating(x)
-    return record(special.erf(x.array), (x,), lambda grad: (grad * exp(-x * x) * (2 / math.sqrt(math.pi)),))
+    return record(_computed(special.erf, x), (x,), lambda grad: (grad * exp(-x * x) * (2 / math.sqrt(math.pi)),))
 
 
 def erfc(x: Any) -> Tensor:
     """1 - erf(x), with small results exact."""
     x = floating(x)
-    return record(special.erfc(x.array), (x,), lambda grad: (grad * exp(-x * x) * (-2 / math.sqrt(math.pi)),))
+    return record(_computed(special.erfc, x), (x,), lambda grad: (grad * exp(-x * x) * (-2 / math.sqrt(math.pi)),))
 
 
 def relu(x: Any) -> Tensor:

@@ -5,11 +5,13 @@ float32 where the function or a Python float makes it floating.
 """
 
 import operator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from dlgpu.backend.dispatch import array_namespace, is_floating
+from dlgpu.backend.narrow import is_narrow
 from dlgpu.errors import DeviceError
 from dlgpu.tensor import Tensor, as_tensor, record, wrap
 
@@ -59,6 +61,22 @@ def raw(x: Any) -> Any:
     return x.array if isinstance(x, Tensor) else x
 
 
+def combined(function: Any, a: Any, b: Any) -> Any:
+    """The array function(a, b) of two operands; beside a number a Tensor keeps its dtype, which NumPy may widen."""
+    array = function(raw(a), raw(b))
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return array
+    tensor = a if isinstance(a, Tensor) else b
+    return array.astype(tensor.dtype) if array.dtype != tensor.dtype and is_narrow(tensor) else array
+
+
+def total(array: Any, axes: Any, keepdims: bool = False) -> Any:
+    """array.sum(axes); 16-bit numbers are summed up in float32."""
+    if not is_narrow(array):
+        return array.sum(axis=axes, keepdims=keepdims)
+    return array.sum(axis=axes, dtype=np.float32, keepdims=keepdims).astype(array.dtype)
+
+
 def fit(gradient: Tensor, like: Any) -> Tensor | None:
     """Sum a gradient over the axes along which `like` was broadcast, and give it the dtype of `like`."""
     if not isinstance(like, Tensor):
@@ -73,7 +91,7 @@ def sum_to(x: Tensor, shape: tuple) -> Tensor:
     origin = x.shape
     lead = x.ndim - len(shape)
     axes = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1 and origin[lead + i] != 1)
-    array = x.array.sum(axis=axes, keepdims=True).reshape(shape)
+    array = total(x.array, axes, keepdims=True).reshape(shape)
     return record(array, (x,), lambda grad: (spread(grad, origin, lead),))
 
 
@@ -95,19 +113,19 @@ def astype(x: Tensor, dtype: Any) -> Tensor:
 def add(a: Any, b: Any) -> Tensor:
     """a + b."""
     a, b = operands(a, b)
-    return record(raw(a) + raw(b), (a, b), (lambda grad: fit(grad, a), lambda grad: fit(grad, b)))
+    return record(combined(operator.add, a, b), (a, b), (lambda grad: fit(grad, a), lambda grad: fit(grad, b)))
 
 
 def subtract(a: Any, b: Any) -> Tensor:
     """a - b."""
     a, b = operands(a, b)
-    return record(raw(a) - raw(b), (a, b), (lambda grad: fit(grad, a), lambda grad: fit(-grad, b)))
+    return record(combined(operator.sub, a, b), (a, b), (lambda grad: fit(grad, a), lambda grad: fit(-grad, b)))
 
 
 def multiply(a: Any, b: Any) -> Tensor:
     """a * b."""
     a, b = operands(a, b)
-    return record(raw(a) * raw(b), (a, b), (lambda grad: fit(grad * b, a), lambda grad: fit(grad * a, b)))
+    return record(combined(operator.mul, a, b), (a, b), (lambda grad: fit(grad * b, a), lambda grad: fit(grad * a, b)))
 
 
 def divide(a: Any, b: Any) -> Tensor:
@@ -115,7 +133,7 @@ def divide(a: Any, b: Any) -> Tensor:
     a, b = operands(a, b)
     a, b = (floating(x) if isinstance(x, Tensor) else x for x in (a, b))
     return record(
-        raw(a) / raw(b),
+        combined(operator.truediv, a, b),
         (a, b),
         (lambda grad, out: fit(grad / b, a), lambda grad, out: fit(-(grad / b) * out, b)),
         with_output=True,
@@ -125,7 +143,7 @@ def divide(a: Any, b: Any) -> Tensor:
 def power(a: Any, b: Any) -> Tensor:
     """a ** b."""
     a, b = operands(a, b)
-    array = raw(a) ** raw(b)
+    array = combined(operator.pow, a, b)
 
     def by_base(grad: Tensor, out: Tensor) -> Tensor | None:
         if isinstance(b, Tensor):
@@ -159,7 +177,7 @@ def _choose(ufunc: Any, wins: Any, a: Any, b: Any) -> Tensor:
         # by who loses, not by who wins: NaN does neither, and passes its gradient on
         return fit(where(wins(other, mine), 0, where(equal(a, b), grad * 0.5, grad)), mine)
 
-    return record(ufunc(raw(a), raw(b)), (a, b), (lambda grad: share(grad, a, b), lambda grad: share(grad, b, a)))
+    return record(combined(ufunc, a, b), (a, b), (lambda grad: share(grad, a, b), lambda grad: share(grad, b, a)))
 
 
 def _array(a: Any, b: Any) -> Any:
@@ -256,7 +274,7 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     if isinstance(low, float) or isinstance(high, float):
         x = floating(x)
     x = as_tensor(x)
-    array = array_namespace(x.array).clip(x.array, low, high)
+    array = combined(lambda x, _: array_namespace(x).clip(x, low, high), x, None)
 
     def vjp(grad: Tensor) -> tuple:
         return (where(wrap((array < x.array) | (array > x.array)), 0, grad),)
@@ -270,7 +288,7 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     condition = together(condition, *[x for x in (a, b) if isinstance(x, Tensor)])[0]
     chosen = condition.array.astype(bool, copy=False)
     return record(
-        array_namespace(chosen).where(chosen, raw(a), raw(b)),
+        combined(partial(array_namespace(chosen).where, chosen), a, b),
         (a, b),
         (lambda grad: fit(where(condition, grad, 0), a), lambda grad: fit(where(condition, 0, grad), b)),
     )

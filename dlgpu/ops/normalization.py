@@ -4,10 +4,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from dlgpu.backend.dispatch import array_namespace
+from dlgpu.backend.narrow import is_narrow
 from dlgpu.backend.reference import normalization as kernels
 from dlgpu.ops.differentiation import with_composite
-from dlgpu.ops.elementwise import floating, raw, sqrt, square, together
+from dlgpu.ops.elementwise import astype, floating, raw, sqrt, square, together
 from dlgpu.ops.reduction import mean, sum
 from dlgpu.ops.shape import axes_of, axis_of, reshape, transpose
 from dlgpu.tensor import Tensor, beside, record, wrap
@@ -36,7 +39,10 @@ def batch_normalization(
     Raises:
         ValueError: shapes that do not fit.
     """
-    x = floating(x)
+    if is_narrow(x := floating(x)):  # the statistics of 16-bit numbers, and all that goes by them, are float32
+        scale, offset = _wide(scale, offset)
+        outputs, centre, spread = batch_normalization(astype(x, np.float32), scale, offset, axis, epsilon, mask)
+        return astype(outputs, x.dtype), centre, spread
     channels = _check("batch_normalization", x, axis, scale, offset)
     places = None if mask is None else _places(mask, x.array, axis_of(axis, x.ndim))
     rows, back = _as_rows(x, (axis_of(axis, x.ndim),), channels)
@@ -81,6 +87,9 @@ def normalize(
         ValueError: shapes that do not fit.
     """
     x, average, variance = map(floating, together(x, average, variance))
+    if is_narrow(x):
+        average, variance, scale, offset = _wide(average, variance, scale, offset)
+        return astype(normalize(astype(x, np.float32), average, variance, scale, offset, axis, epsilon), x.dtype)
     channels = _check("normalize", x, axis, scale, offset, average, variance)
     rows, back = _as_rows(x, (axis_of(axis, x.ndim),), channels)
     inputs = (rows, average, variance, scale, offset)
@@ -109,7 +118,9 @@ def layer_normalization(
     Raises:
         ValueError: shapes that do not fit.
     """
-    x = floating(x)
+    if is_narrow(x := floating(x)):
+        scale, offset = _wide(scale, offset)
+        return astype(layer_normalization(astype(x, np.float32), scale, offset, axis, epsilon), x.dtype)
     axes = axes_of(axis, x.ndim)
     shape = tuple(x.shape[a] for a in axes)
     for name, t in (("scale", scale), ("offset", offset)):
@@ -131,6 +142,11 @@ def layer_normalization(
         return _scaled(centred, mean(square(centred), axis=1, keepdims=True), scale, offset, epsilon)
 
     return back(record(array, inputs, with_composite(vjp, composite, inputs)))
+
+
+def _wide(*tensors: Any) -> list:
+    """Tensors of 16-bit numbers as float32; others as they are."""
+    return [t if t is None or not is_narrow(t) else astype(t, np.float32) for t in tensors]
 
 
 def _scaled(centred: Tensor, variance: Tensor, scale: Any, offset: Any, epsilon: float) -> Tensor:

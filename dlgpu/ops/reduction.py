@@ -3,9 +3,12 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from dlgpu.backend.dispatch import array_namespace
+from dlgpu.backend.narrow import at_least_float32, is_narrow
 from dlgpu.backend.reference import reduction as kernels
-from dlgpu.ops.elementwise import equal, exp, floating, log, sqrt, square, stop_gradient, where
+from dlgpu.ops.elementwise import equal, exp, floating, log, sqrt, square, stop_gradient, total, where
 from dlgpu.ops.shape import axes_of, axis_of
 from dlgpu.tensor import Tensor, as_tensor, record, wrap
 
@@ -30,7 +33,7 @@ def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The sum over `axis` (all axes by default)."""
     x = as_tensor(x)
     axes, shape = axes_of(axis, x.ndim), x.shape
-    return record(x.array.sum(axis=axes, keepdims=keepdims), (x,), lambda grad: (_restore(grad, shape, axes),))
+    return record(total(x.array, axes, keepdims), (x,), lambda grad: (_restore(grad, shape, axes),))
 
 
 def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
@@ -40,7 +43,7 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     count = math.prod(shape[a] for a in axes)
     if len(axes) == x.ndim and not keepdims and x.size:
         return record(kernels.mean_of_all(x.array), (x,), lambda grad: (_spread(grad, count, shape),))
-    array = x.array.mean(axis=axes, keepdims=keepdims)
+    array = x.array.mean(axis=axes, dtype=at_least_float32(x.dtype), keepdims=keepdims).astype(x.dtype, copy=False)
     return record(array, (x,), lambda grad: (_restore(grad / count, shape, axes),))
 
 
@@ -95,7 +98,8 @@ def cumsum(x: Any, axis: int) -> Tensor:
     x = as_tensor(x)
     a = axis_of(axis, x.ndim)
     flip = (slice(None),) * a + (slice(None, None, -1),)
-    array = array_namespace(x.array).cumsum(x.array, axis=a)
+    sums = array_namespace(x.array).cumsum(x.array, axis=a, dtype=np.float32 if is_narrow(x) else None)
+    array = sums.astype(x.dtype) if is_narrow(x) else sums
     return record(array, (x,), lambda grad: (cumsum(grad[flip], a)[flip],))
 
 

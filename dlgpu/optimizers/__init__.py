@@ -6,10 +6,11 @@ from dlgpu import schedules
 from dlgpu.optimizers.adagrad import Adagrad
 from dlgpu.optimizers.adam import Adam, AdamW, Nadam
 from dlgpu.optimizers.base import Optimizer
+from dlgpu.optimizers.loss_scale import LossScaleOptimizer
 from dlgpu.optimizers.rmsprop import RMSprop
 from dlgpu.optimizers.sgd import SGD
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Nadam", "Optimizer", "RMSprop", "get", "schedules"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "LossScaleOptimizer", "Nadam", "Optimizer", "RMSprop", "get", "schedules"]
 
 
 def get(identifier: Any) -> Any:

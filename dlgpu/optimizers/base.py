@@ -3,7 +3,8 @@
 import functools
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from dlgpu.parameters import FlatParameters, Parameter, flatten
 from dlgpu.saving.configurable import Configurable, serialize
 from dlgpu.schedules import Schedule
 from dlgpu.tensor import Tensor, as_tensor
+
+AS_USUAL = nullcontext()
 
 
 def decaying(update: Callable) -> Callable:
@@ -81,7 +84,7 @@ class Optimizer(ArgumentChecks, Configurable):
         self.ema_overwrite_frequency = self._count("ema_overwrite_frequency", ema_overwrite_frequency, 1)
         self.loss_scale_factor = self.require("loss_scale_factor", loss_scale_factor, lambda x: x > 0, "positive")
         self.gradient_accumulation_steps = self._count("gradient_accumulation_steps", gradient_accumulation_steps, 2)
-        self._applied = 0
+        self._applied, self._skipped = 0, 0
         self._rate: float | None = None  # the learning rate that is on the device
         self._flats: list[FlatParameters] = []
         self.kept: list[Kept] = []
@@ -115,7 +118,7 @@ class Optimizer(ArgumentChecks, Configurable):
     @property
     def iterations(self) -> int:
         """How many times the values were changed."""
-        return self._applied // (self.gradient_accumulation_steps or 1)
+        return (self._applied - self._skipped) // (self.gradient_accumulation_steps or 1)
 
     @property
     def learning_rate(self) -> float:
@@ -123,7 +126,8 @@ class Optimizer(ArgumentChecks, Configurable):
         rate = self._learning_rate
         if not callable(rate):
             return rate
-        return float(rate(self.iterations) if isinstance(rate, Schedule) else rate())
+        steps = self._applied // (self.gradient_accumulation_steps or 1)
+        return float(rate(steps) if isinstance(rate, Schedule) else rate())
 
     @learning_rate.setter
     def learning_rate(self, rate: float | Schedule | Callable) -> None:
@@ -198,7 +202,7 @@ class Optimizer(ArgumentChecks, Configurable):
         steps, every = self.gradient_accumulation_steps or 1, self.ema_overwrite_frequency
         if steps == 1 and not self.use_ema:
             return True, False, False
-        applied = self._applied + ahead
+        applied = self._applied - self._skipped + ahead
         before = (applied - 1) // steps
         return applied % steps == 0, before == 0, bool(every) and (before + 1) % every == 0
 
@@ -246,6 +250,21 @@ class Optimizer(ArgumentChecks, Configurable):
     def scale_loss(self, loss: Tensor) -> Tensor:
         """The loss whose derivative gives the gradients that `apply` takes."""
         return loss * self.loss_scale_factor if self.loss_scale_factor else loss
+
+    def parts(self) -> "list[Optimizer]":
+        """This optimizer, and those that it wraps."""
+        return [self]
+
+    def holders(self) -> Iterator[tuple[Any, str]]:
+        """The (object, attribute) of each array that `change` changes or reads."""
+        for kept in self.kept:
+            yield kept, "scalars"
+            yield from ((kept.flat, name) for name in ("values", "gradients"))
+            yield from ((kept.slots, name) for name in kept.slots)
+
+    def overflowing(self) -> AbstractContextManager:
+        """A context for a step, in which an optimizer may expect gradients that are not finite."""
+        return AS_USUAL
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Parameter]]) -> None:
         """One step of a hand-written loop. The parameters move to flat buffers, once.
@@ -317,7 +336,7 @@ class Optimizer(ArgumentChecks, Configurable):
     def get_state(self) -> dict[str, np.ndarray]:
         """Copies of all that training has made: iterations, the learning rate if it is a number, and "0/slot" ... of
         each parameter, in order and of its shape."""
-        state = {"iterations": np.array(self._applied, np.int64)}
+        state = {"iterations": np.array(self._applied - self._skipped, np.int64)}
         if isinstance(self._learning_rate, float):
             state["learning_rate"] = np.array(self._learning_rate)
         return {**state, **read_slots(self.kept), **(self._loaded or {})}

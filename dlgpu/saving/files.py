@@ -39,8 +39,13 @@ def atomic_write(path: Any) -> Iterator[BinaryIO]:
 
 
 def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
-    """Arrays by name in the safetensors format."""
-    return save({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}, metadata)
+    """Arrays by name in the safetensors format; bfloat16, which NumPy does not know, as float32."""
+
+    def plain(array: np.ndarray) -> np.ndarray:
+        array = array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+        return np.ascontiguousarray(array).reshape(array.shape)
+
+    return save({name: plain(array) for name, array in arrays.items()}, metadata)
 
 
 def from_safetensors(data: bytes, origin: Any) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """BatchTrainer: what a model is trained for, and training, evaluating and predicting one batch, as Keras has them."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -52,6 +52,7 @@ class BatchTrainer:
         metrics: Any = None,
         weighted_metrics: Any = None,
         run_eagerly: bool = False,
+        auto_scale_loss: bool = True,
     ) -> None:
         """Say what to train for and how.
 
@@ -64,10 +65,15 @@ class BatchTrainer:
             run_eagerly: run the layers' Python at every step. By default a step is recorded (on a GPU: captured into a
                 CUDA graph) and then replayed: what layers print happens at the first steps only, and what they read may
                 change between epochs only.
+            auto_scale_loss: where the model or one of its layers computes in float16, put the optimizer into a
+                LossScaleOptimizer.
         Raises:
             ValueError: an unknown name; the message names the nearest known one.
         """
-        chosen = optimizers.get(optimizer)
+        chosen, model = optimizers.get(optimizer), cast(Any, self)
+        narrow = auto_scale_loss and any(layer.compute_dtype == np.float16 for layer in model._with_inner())
+        if narrow and chosen is not None and not isinstance(chosen, optimizers.LossScaleOptimizer):
+            chosen = optimizers.LossScaleOptimizer(chosen)
         objective = Objective(loss, loss_weights, metrics, weighted_metrics, self.output_names)
         self.optimizer, self._step = chosen, Step(self, objective, chosen)
         self.run_eagerly = run_eagerly
@@ -78,6 +84,7 @@ class BatchTrainer:
             "metrics": metrics,
             "weighted_metrics": weighted_metrics,
             "run_eagerly": run_eagerly,
+            "auto_scale_loss": auto_scale_loss,
         }
 
     @property

@@ -14,7 +14,8 @@ LIBRARIES = ("dlgpu", "numpy", "cupy", "builtins")  # whose functions and classe
 DEPTH = 4  # of lists in dictionaries in ...
 LONG = 1000  # of longer ones only the length is looked at
 # no recording depends on these
-VARYING = {"built", "history", "stop_training", "_applied", "_arguments", "_rate", "_learning_rate", "_loaded", "_own"}
+VARYING = {"built", "history", "stop_training", "_applied", "_skipped", "_rate", "_learning_rate", "_loaded", "_own"}
+VARYING |= {"_arguments"}
 
 
 class Settings:

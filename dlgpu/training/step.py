@@ -6,6 +6,7 @@ from typing import Any
 from dlgpu.autograd import no_grad
 from dlgpu.backend.devices import Device
 from dlgpu.backend.dispatch import is_floating
+from dlgpu.backend.narrow import at_least_float32
 from dlgpu.data import Batch, Rows, leaves, map_structure
 from dlgpu.ops.differentiation import pull_back
 from dlgpu.parameters import FlatParameters, flatten
@@ -58,13 +59,14 @@ class Step:
     def settings(self) -> Settings:
         """What a recording takes for constant."""
         judges = [*filter(None, self.objective.losses), *self.objective.metrics]
-        return Settings([*self.model._with_inner(), self.optimizer, *judges], self.model.weights)
+        return Settings([*self.model._with_inner(), *self.optimizer.parts(), *judges], self.model.weights)
 
     def train(self, batch: Batch | Rows) -> None:
         """Forward, loss, backward and update; the loss and metrics join the epoch's sums."""
         if not all(flat.in_place() for flat in self.flats):  # another model has trained a shared layer since
             self.begin_training()
-        self.replays.run(self, batch)
+        with self.optimizer.overflowing():
+            self.replays.run(self, batch)
         self.objective.samples += batch.samples
 
     def run(self, x: Any, y: list, sample_weight: list, samples: int, prepare: Callable[[], None]) -> None:
@@ -97,10 +99,7 @@ class Step:
         for layer in self.model._with_inner():
             states = getattr(layer, "states", None)  # of a stateful layer
             yield from ((s, "array") for s in (states if isinstance(states, list) else ()) if isinstance(s, Tensor))
-        for kept in self.optimizer.kept:
-            yield kept, "scalars"
-            yield from ((kept.flat, name) for name in ("values", "gradients"))
-            yield from ((kept.slots, name) for name in kept.slots)
+        yield from self.optimizer.holders()
 
     def evaluate(self, batch: Batch | Rows) -> None:
         """Forward and loss; they join the sums."""
@@ -122,7 +121,7 @@ class Step:
 
     def sent(self, batch: Batch | Rows) -> list:
         """The batch's arrays on the model's device."""
-        arrays, floating = leaves(tuple(batch)), self.model.dtype
+        arrays, floating = leaves(tuple(batch)), at_least_float32(self.model.dtype)
         return self.send(arrays, [floating if is_floating(a) else None for a in arrays])
 
     def arranged(self, batch: Batch | Rows, arrays: list) -> tuple[Any, list, list]:

@@ -6,6 +6,7 @@ from dlgpu.backend.cuda import (
     counting,
     embedding,
     linear,
+    loss_scale,
     normalization,
     pooling,
     random,

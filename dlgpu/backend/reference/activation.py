@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 
 from dlgpu.backend.dispatch import array_namespace, kernel
+from dlgpu.backend.narrow import at_least_float32
+from dlgpu.backend.reference.linear import product
 from dlgpu.backend.reference.special import normal_cdf, normal_pdf, sigmoid, softplus
 
 LEAKY_SLOPE = 0.2  # Keras's
@@ -52,7 +54,7 @@ def bias_activation_backward(grad, saved, name):
     return grad_z, grad_z.sum(axis=tuple(range(grad_z.ndim - 1)))
 
 
-@kernel
+@kernel(narrow="kept on a GPU")
 def dense(x, kernel, bias, name):
     """activation(x @ kernel + bias).
 
@@ -64,10 +66,10 @@ def dense(x, kernel, bias, name):
     Returns:
         output (rows, units), and what the backward needs, as in `bias_activation`.
     """
-    return bias_activation(x @ kernel, bias, name, overwrite=True)
+    return bias_activation(product(x, kernel), bias, name, overwrite=True)
 
 
-@kernel
+@kernel(narrow="kept on a GPU")
 def dense_backward(grad, x, kernel, saved, name, needed):
     """The gradients of `dense` by x, kernel and bias: dz @ kernel.T, x.T @ dz and the sum of dz over the rows.
 
@@ -78,10 +80,15 @@ def dense_backward(grad, x, kernel, saved, name, needed):
     """
     grad_z = activation_backward(grad, saved, name)
     return (
-        grad_z @ kernel.T if needed[0] else None,
-        x.T @ grad_z if needed[1] else None,
-        grad_z.sum(axis=0) if needed[2] else None,
+        product(grad_z, kernel.T) if needed[0] else None,
+        product(x.T, grad_z) if needed[1] else None,
+        column_sums(grad_z) if needed[2] else None,
     )
+
+
+def column_sums(rows):
+    """The sum over the rows, in float32 at least."""
+    return rows.sum(axis=0, dtype=at_least_float32(rows.dtype)).astype(rows.dtype, copy=False)
 
 
 def gelu_gate(xp, z):

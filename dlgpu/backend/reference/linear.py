@@ -1,9 +1,10 @@
 """Products of matrices."""
 
 from dlgpu.backend.dispatch import kernel
+from dlgpu.backend.narrow import is_narrow
 
 
-@kernel
+@kernel(narrow="kept on a GPU")
 def matmul(a, b):
     """a @ b over the last two axes, which broadcasts over the others.
 
@@ -15,4 +16,10 @@ def matmul(a, b):
     Raises:
         ValueError: the inner lengths differ, or the other axes do not broadcast.
     """
-    return a @ b
+    return product(a, b)
+
+
+def product(a, b):
+    """a @ b, of a's dtype if that is a 16-bit one, which NumPy may widen."""
+    found = a @ b
+    return found.astype(a.dtype, copy=False) if is_narrow(a) and is_narrow(b) else found

@@ -60,13 +60,13 @@ def threshold(probability):
     return min(round(probability * 2**32), MASK32)
 
 
-@kernel
+@kernel(narrow="kept")
 def random_bits(out, seed, counter):
     """Fill `out` (uint32) with random words."""
     out.reshape(-1)[...] = philox_words(array_namespace(out), out.size, seed, counter)
 
 
-@kernel
+@kernel(narrow="kept")
 def random_uniform(out, low, high, seed, counter):
     """Fill `out` (floating) with low + (high - low) * u, u the top 24 bits of a word over 2**24, or 53 of a draw."""
     xp, double = array_namespace(out), out.dtype == np.float64
@@ -80,7 +80,7 @@ def random_uniform(out, low, high, seed, counter):
     out.reshape(-1)[...] = uniform
 
 
-@kernel
+@kernel(narrow="kept")
 def random_normal(out, mean, stddev, seed, counter):
     """Fill `out` (floating) with mean + stddev * z, two z from two words (or draws, for float64) by Box and Muller.
 
@@ -105,7 +105,7 @@ def box_muller(words, out, mean, stddev):
     out.reshape(-1)[...] = uniform[: out.size]
 
 
-@kernel
+@kernel(narrow="kept")
 def random_integers(out, low, high, seed, counter):
     """Fill `out` (integers) with low + floor(draw * (high - low) / 2**64), for high - low up to 2**32."""
     xp = array_namespace(out)
@@ -116,14 +116,14 @@ def random_integers(out, low, high, seed, counter):
     out += low
 
 
-@kernel
+@kernel(narrow="kept")
 def random_bernoulli(out, probability, seed, counter):
     """Fill `out` (boolean) with word < probability * 2**32, for a probability below 1."""
     words = philox_words(array_namespace(out), out.size, seed, counter)
     out.reshape(-1)[...] = words < words.dtype.type(threshold(probability))
 
 
-@kernel
+@kernel(narrow="kept")
 def random_permutation(out, seed, counter):
     """Fill `out` (n,) (integers) with 0 ... n - 1 in random order: that of 64-bit draws.
 
@@ -142,7 +142,7 @@ def sort_by_draws(draws, out):
     out[...] = draws & mask
 
 
-@kernel
+@kernel(narrow="kept")
 def dropout(x, rate, seed, counter, mask_shape):
     """x * mask / (1 - rate), where mask is word >= rate * 2**32.
 

@@ -20,6 +20,7 @@ FILLS = {"not contiguous", "NaN", "large values", "tiny values"}
 BITS = ["random_bits", "random_integers", "random_bernoulli", "random_permutation"]
 EXEMPT = dict.fromkeys(BITS, FILLS | set(FLOATS)) | dict.fromkeys(["random_uniform", "random_normal"], FILLS)
 EXEMPT["count_each"] = {*FLOATS, "NaN", "large values", "tiny values"}  # it takes integers
+EXEMPT["adjust_scale"] = ATTACKS  # it has four numbers
 
 
 @functools.cache
