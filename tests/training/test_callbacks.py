@@ -92,8 +92,9 @@ def test_the_learning_rate_falls_on_a_plateau_and_rests(fit):
     )
 
 
-def test_the_scheduler_sets_the_rate_of_each_epoch(fit, model):
-    history = fit(LearningRateScheduler(lambda epoch, rate: 0.1 / (epoch + 1)), epochs=3)
+@pytest.mark.parametrize("schedule", [lambda epoch, rate: 0.1 / (epoch + 1), lambda epoch: 0.1 / (epoch + 1)])
+def test_the_scheduler_sets_the_rate_of_each_epoch(fit, model, schedule):
+    history = fit(LearningRateScheduler(schedule), epochs=3)
     np.testing.assert_allclose(history.history["learning_rate"], [0.1, 0.05, 0.1 / 3], rtol=1e-6)
     assert float(model.optimizer.learning_rate) == pytest.approx(0.1 / 3)
 
