@@ -130,6 +130,7 @@ def serialize(value: Any) -> Any:
     if functions.get(name) is value:
         return name
     if inspect.isroutine(value) and name.isidentifier() and name not in functions:
+        _numbered(value)
         return {"function": name}
     raise TypeError(
         f"cannot describe {value!r} as JSON: use a function with a name of its own, or a Configurable class"
@@ -137,14 +138,20 @@ def serialize(value: Any) -> Any:
 
 
 def _describe(value: Configurable) -> dict[str, Any]:
-    cls, met = type(value), _met.get()
+    cls, number = type(value), _numbered(value)
     known = cls.registry.get(cls.__name__, cls)
     if known.__module__.startswith("dlgpu.") and known.__module__ != cls.__module__:
         raise TypeError(f"{known} would be loaded instead of {cls}: give it another name")
     described = {"kind": value._kind(), "class": cls.__name__, "config": value.get_config()}
-    if met is not None:  # the object is kept with its number, so that no other can have its id
-        described["number"] = met.setdefault(id(value), (len(met), value))[0]
+    if number is not None:
+        described["number"] = number
     return described
+
+
+def _numbered(value: Any) -> int | None:
+    """The number of an object in this description; it is kept with its number, so that no other can have its id."""
+    met = _met.get()
+    return None if met is None else met.setdefault(id(value), (len(met), value))[0]
 
 
 def deserialize(value: Any) -> Any:
@@ -179,11 +186,15 @@ def function_named(name: str, kind: str = "function") -> Callable:
 
 
 @contextmanager
-def one_description() -> Iterator[None]:
-    """Inside the `with`, an object that is met again has the same number when described, and is made once."""
-    token = _met.set({})
+def one_description() -> Iterator[dict]:
+    """Inside the `with`, an object that is met again has the same number when described, and is made once.
+
+    Gives the dictionary of id -> (number, object) that describing fills, with the user's functions among the objects.
+    """
+    met: dict = {}
+    token = _met.set(met)
     try:
-        yield
+        yield met
     finally:
         _met.reset(token)
 
