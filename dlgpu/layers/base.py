@@ -18,6 +18,22 @@ from dlgpu.regularizers import Regularizer
 from dlgpu.saving.configurable import Configurable, snake_case
 from dlgpu.tensor import Tensor, as_tensor
 
+# Keras's arguments that are left out here, and the values at which they change nothing
+NEUTRAL: dict[str, tuple] = {
+    "_constraint": (None,),  # of any weight
+    "autocast": (True,),
+    "data_format": ("channels_last", None),
+    "interpolation": ("nearest",),
+    "lora_alpha": (None,),
+    "lora_rank": (None,),
+    "output_padding": (None,),
+    "quantization_config": (None,),
+    "renorm": (False,),
+    "synchronized": (False,),
+    "use_cudnn": ("auto", True, False),
+    "weights": (None,),
+}
+
 
 class Layer(Configurable):
     """What a network is made of. A subclass defines `call`, and makes its weights in `build`.
@@ -39,6 +55,7 @@ class Layer(Configurable):
         input_dim: short for input_shape=(input_dim,).
         activity_regularizer: a name or a Regularizer; its value at the output, divided by the length of the batch, is
             added to the loss.
+        kwargs: arguments that Keras's layers have and these do not, at values at which they change nothing.
     """
 
     autocast = True  # convert inputs to the layer's dtype
@@ -53,6 +70,7 @@ class Layer(Configurable):
         input_shape: tuple | None = None,
         input_dim: int | None = None,
         activity_regularizer: Any = None,
+        **kwargs: Any,
     ):
         if input_dim is not None and input_shape is None:
             input_shape = (input_dim,)
@@ -63,6 +81,12 @@ class Layer(Configurable):
         self.built = False
         self._trainable = trainable
         self._weights: list[Parameter] = []
+        for argument, value in kwargs.items():
+            neutral = NEUTRAL.get("_constraint" if argument.endswith("_constraint") else argument)
+            if neutral is None:
+                super().__init__(**{argument: value})  # an error
+            elif value not in neutral:
+                self.fail(f"{argument} must be {' or '.join(map(repr, neutral))} or be left out, got {value!r}")
 
     # -- what a subclass defines
 

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ClassVar
@@ -47,11 +47,32 @@ class Configurable:
         try:
             bound = _signature(cls.__init__).bind(self, *args, **kwargs).arguments
         except TypeError:
-            return self  # __init__ raises the same error, with the class's name
+            cls._refuse(set(kwargs) - set(cls._known_arguments()))
+            return self  # __init__ raises the same error
         bound.pop("self", None)
         bound.update(bound.pop("kwargs", {}))
         self._arguments = bound
         return self
+
+    def __init__(self, **kwargs: Any):
+        """The end of the constructors' chain, to which a kind's own hands on what it does not know."""
+        self._refuse(kwargs)
+
+    @classmethod
+    def _refuse(cls, unknown: Iterable[str]) -> None:
+        for name in unknown:
+            raise TypeError(f"{cls.__name__}: {unknown_name('argument', name, cls._known_arguments())}")
+
+    @classmethod
+    def _known_arguments(cls) -> list[str]:
+        """The names that the constructor takes; with **kwargs, those of the constructors below it too."""
+        found: list[str] = []
+        for constructor in (vars(c)["__init__"] for c in cls.__mro__ if "__init__" in vars(c)):
+            _, *parameters = _signature(constructor).parameters.values()
+            found += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                break
+        return found
 
     @classmethod
     def get(cls, identifier: Any) -> Any:
