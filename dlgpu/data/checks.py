@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import numpy as np
+
 from dlgpu.backend.devices import where_it_is
 from dlgpu.backend.dispatch import array_namespace, is_numeric
-from dlgpu.data.structure import leaves
+from dlgpu.data.structure import named_leaves
 from dlgpu.tensor import Tensor
 
 ROWS_AT_ONCE = 1 << 22  # values scanned at a time, so that a large array needs little extra memory
@@ -35,15 +37,25 @@ def as_array(value: Any, name: str) -> Any:
 
 def check_lengths(**structures: Any) -> int:
     """The number of samples, which must be the same in all arrays and not 0."""
-    lengths = {name: [len(a) for a in leaves(value)] for name, value in structures.items() if leaves(value)}
-    first_name, (first, *_) = next(iter(lengths.items()))
-    for name, found in lengths.items():
-        for n in found:
-            if n != first:
-                raise ValueError(f"{first_name} has {first} samples, but {name} has {n}: expected one for each sample")
+    named = [leaf for name, value in structures.items() for leaf in named_leaves(value, name)]
+    first_name, first = named[0][0], len(named[0][1])
+    for name, array in named:
+        if len(array) != first:
+            raise ValueError(
+                f"{first_name} has {first} samples, but {name} has {len(array)}: expected one for each sample"
+            )
     if first == 0:
         raise ValueError(f"{first_name} is empty: expected at least one sample")
     return first
+
+
+def require_integers(least: int, **arguments: Any) -> None:
+    """A ValueError names the argument that is neither None nor an integer of at least `least`."""
+    for name, value in arguments.items():
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if value is not None and not (whole and value >= least):
+            expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
+            raise ValueError(f"{name}: expected {expected}, got {value!r}")
 
 
 def check_finite(array: Any, name: str) -> None:

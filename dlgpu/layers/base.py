@@ -121,6 +121,8 @@ class Layer(Configurable):
             return self._apply(inputs, training, kwargs)
 
     def _apply(self, inputs: Any, training: bool | None, kwargs: dict) -> Any:
+        if isinstance(inputs, (list, tuple, dict)):
+            self._require_several(inputs)
         if not isinstance(inputs, Tensor) and is_symbolic(inputs):
             return self._draw(inputs, kwargs if training is None else {**kwargs, "training": training})
         inputs = map_structure(self._convert, inputs)
@@ -201,7 +203,14 @@ class Layer(Configurable):
         tensor.mask = mask
         return tensor
 
+    def _require_several(self, inputs: Any) -> None:
+        if calls.takes_one(type(self).call):
+            given = f"a dictionary with {', '.join(map(repr, inputs))}" if isinstance(inputs, dict) else "a list"
+            self.fail(f"expected one array as inputs, got {given}")
+
     def _build(self, input_shape: Any) -> None:
+        if isinstance(input_shape, (list, dict)):
+            self._require_several(input_shape)
         self.build(input_shape)
         self.built = True
 
@@ -321,6 +330,10 @@ class Layer(Configurable):
 
     def __getattr__(self, name: str) -> Any:
         # reached only for what is missing, such as the kernel of a layer that has not seen its inputs' shape
+        if not name.startswith("__") and "_weights" not in self.__dict__:
+            raise AttributeError(
+                f"{type(self).__name__} has no {name!r}: its __init__ must call super().__init__() first"
+            )
         built = self.__dict__.get("built", True)
         hint = "" if built else ", and is not built yet: call it on data, or give input_shape"
         raise AttributeError(f"{type(self).__name__} {self.__dict__.get('name')!r} has no attribute {name!r}{hint}")

@@ -50,7 +50,7 @@ def save_model(model: Any, path: str | PathLike) -> None:
 
 
 def to_members(model: Any) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """What a .dlgpu file holds, and the classes and functions of the user's own by name, without which it means nothing.
+    """What a .dlgpu file holds, and the user's own classes and functions by name, without which it means nothing.
 
     Raises:
         TypeError: as by `save_model`.

@@ -163,7 +163,7 @@ def _describe(value: Configurable) -> dict[str, Any]:
     known = cls.registry.get(cls.__name__, cls)
     if known.__module__.startswith("dlgpu.") and known.__module__ != cls.__module__:
         raise TypeError(f"{known} would be loaded instead of {cls}: give it another name")
-    described = {"kind": value._kind(), "class": cls.__name__, "config": value.get_config()}
+    described: dict[str, Any] = {"kind": value._kind(), "class": cls.__name__, "config": value.get_config()}
     if number is not None:
         described["number"] = number
     return described

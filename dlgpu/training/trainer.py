@@ -1,12 +1,14 @@
 """Trainer: fit, evaluate and predict, as Keras has them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from dlgpu.data import ArrayData, Batch, Rows, StreamData, as_data
+from dlgpu.data.checks import require_integers
 from dlgpu.training.batch_trainer import BatchTrainer, Results, read
 from dlgpu.training.callbacks import Callback, CallbackList, History
 from dlgpu.training.epochs import Epochs, length, with_class_weight
@@ -67,6 +69,9 @@ class Trainer(BatchTrainer):
             TypeError: arrays that are not numbers.
         """
         step = self._require_compiled()
+        require_integers(0, epochs=epochs, initial_epoch=initial_epoch)
+        require_integers(1, steps_per_epoch=steps_per_epoch, validation_steps=validation_steps)
+        require_integers(1, validation_batch_size=validation_batch_size, validation_freq=validation_freq)
         data = as_data(x, y, sample_weight, batch_size)
         if validation_split and validation_data is None:
             if not isinstance(data, ArrayData):
@@ -75,10 +80,12 @@ class Trainer(BatchTrainer):
         elif validation_data is not None and not isinstance(validation_data, (ArrayData, StreamData)):
             parts = validation_data if isinstance(validation_data, (tuple, list)) else (validation_data,)
             sizes = validation_batch_size or (batch_size if len(parts) > 1 else None)
-            validation_data = as_data(parts[0], *parts[1:], **({"batch_size": sizes} if sizes else {}))
+            with _naming("validation_data"):
+                validation_data = as_data(parts[0], *parts[1:], **({"batch_size": sizes} if sizes else {}))
         self._check(data, step)
         if validation_data is not None:
-            self._check(validation_data, step)
+            with _naming("validation_data"):
+                self._check(validation_data, step)
         if class_weight is not None:
             data = with_class_weight(data, class_weight)
         step.begin_training()
@@ -218,3 +225,12 @@ class Trainer(BatchTrainer):
         if isinstance(outputs[0], dict):
             return {key: np.concatenate([o[key] for o in outputs]) for key in outputs[0]}
         return np.concatenate(outputs)
+
+
+@contextmanager
+def _naming(argument: str) -> Iterator[None]:
+    """Inside the `with`, errors in what the user gave begin with the argument's name."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{argument}: {error}") from error

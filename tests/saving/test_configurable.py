@@ -69,7 +69,10 @@ def test_an_unknown_name_names_the_nearest():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Dense(3, activaton="relu"), r"Dense: .*argument 'activaton'. Did you mean 'activation'\? Known: .*dtype"),
+        (
+            lambda: Dense(3, activaton="relu"),
+            r"Dense: .*argument 'activaton'. Did you mean 'activation'\? Known: .*dtype",
+        ),
         (lambda: SGD(lr=0.1), "SGD: .*argument 'lr'. Known: clipnorm, .*learning_rate, .*momentum"),
         (lambda: MeanSquaredError(reduce="sum"), "MeanSquaredError: .*argument 'reduce'. Did you mean 'reduction'"),
         (lambda: Recall(treshold=0.1), "Recall: .*argument 'treshold'. Did you mean 'thresholds'"),
