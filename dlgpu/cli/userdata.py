@@ -116,7 +116,7 @@ def _check(x: np.ndarray, y: np.ndarray, path: str, name: str) -> None:
     if y.ndim > 2:
         raise ValueError(f"{path}: expected y of shape (n,) or (n, outputs), got {y.shape}")
     for what, array in (("x", x), ("y", y)):
-        check_finite(array, f"{path}: {what}")
+        check_finite(array, f"{path}: {what}", np.float32)
     check_lengths(x=x, y=y)
 
 

@@ -99,11 +99,11 @@ class ArrayData:
         self.arrays = leaves((self.x, self.y, self.sample_weight))
         self.layout = _layout((self.x, self.y, self.sample_weight))
 
-    def check_finite(self) -> None:
-        """Raise a ValueError that names the first row with a NaN or an infinity."""
+    def check_finite(self, dtype: Any = np.float64) -> None:
+        """Raise a ValueError that names the first row with a NaN, an infinity or what is too large for `dtype`."""
         for name in ("x", "y", "sample_weight"):
             for leaf_name, array in named_leaves(getattr(self, name), name):
-                check_finite(array, leaf_name)
+                check_finite(array, leaf_name, dtype)
 
     def __len__(self) -> int:
         return -(-self.samples // self.batch_size)

@@ -58,14 +58,21 @@ def require_integers(least: int, **arguments: Any) -> None:
             raise ValueError(f"{name}: expected {expected}, got {value!r}")
 
 
-def check_finite(array: Any, name: str) -> None:
-    """One scan for NaN and infinity; the error names the first row that holds one."""
+def check_finite(array: Any, name: str, dtype: Any = np.float64) -> None:
+    """One scan for NaN, infinity and what is too large for `dtype`; the error names the first row that holds one."""
     if array.dtype.kind != "f":
         return
     xp, rows = array_namespace(array), max(1, ROWS_AT_ONCE // max(1, array[:1].size))
+    largest = np.finfo(dtype if np.dtype(dtype).kind == "f" else np.float32).max  # of bfloat16 NumPy knows nothing
+    narrowed = np.finfo(array.dtype).max > largest
     for start in range(0, len(array), rows):
-        finite = xp.isfinite(array[start : start + rows])
-        if not finite.all():
-            bad = start + int(xp.argmin(finite.reshape(len(finite), -1).all(axis=1)))
-            what = "NaN" if xp.isnan(array[bad]).any() else "infinity"
-            raise ValueError(f"{name}: row {bad} holds {what}; expected finite numbers (rows count from 0)")
+        part = array[start : start + rows]
+        fits = xp.abs(part) <= largest if narrowed else xp.isfinite(part)
+        if not fits.all():
+            row = int(xp.argmin(fits.reshape(len(fits), -1).all(axis=1)))
+            value = float(part[row][~fits[row]].reshape(-1)[0])
+            what = "NaN" if np.isnan(value) else "infinity" if np.isinf(value) else f"{value:g}"
+            expected = (
+                f"numbers that {np.dtype(dtype)} can hold: scale them" if np.isfinite(value) else "finite numbers"
+            )
+            raise ValueError(f"{name}: row {start + row} holds {what}; expected {expected} (rows count from 0)")

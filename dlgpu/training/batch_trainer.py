@@ -156,7 +156,7 @@ class BatchTrainer:
     def _check(self, data: ArrayData | StreamData, step: Step) -> None:
         """One look at all data before the run; the first batch builds the model and shows the outputs' shapes."""
         if isinstance(data, ArrayData):
-            data.check_finite()
+            data.check_finite(step.model.dtype)
             labels = step.for_outputs(data.y, "y")
             step.objective.require_labels(labels)
         elif step.model.built:

@@ -1,5 +1,6 @@
 """Trainer: fit, evaluate and predict, as Keras has them."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -17,6 +18,27 @@ from dlgpu.training.progress import progress
 from dlgpu.training.step import Step
 
 PREDICTED_BYTES = 1 << 20  # of inputs that `predict` takes together
+NOT_FINITE = (
+    "the loss of epoch {} is {}: lower the learning rate, scale the data to numbers around 1, and see that a generator "
+    "gives no NaN; the callback TerminateOnNaN ends such a run at once"
+)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside the `with`, NumPy does not warn of overflow and the like in files of the library: `fit` warns itself."""
+    quiet: dict[str, Any] = {kind: "ignore" for kind, wanted in np.geterr().items() if wanted == "warn"}
+    with np.errstate(**quiet):
+        yield
+
+
+@contextmanager
+def _naming(argument: str) -> Iterator[None]:
+    """Inside the `with`, errors in what the user gave begin with the argument's name."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{argument}: {error}") from error
 
 
 class Trainer(BatchTrainer):
@@ -25,6 +47,7 @@ class Trainer(BatchTrainer):
     stop_training = False
     history: History | None = None
 
+    @_quiet()
     def fit(
         self,
         x: Any = None,
@@ -102,7 +125,7 @@ class Trainer(BatchTrainer):
             steps=batches.steps,
             validation=validation_data is not None,
         )
-        self.stop_training, self.history = False, history
+        self.stop_training, self.history, warned = False, history, False
         with step.objective.run(), deferred_interrupt() as interrupt:
             try:
                 run.call("on_train_begin", {})
@@ -111,6 +134,9 @@ class Trainer(BatchTrainer):
                     logs = self._run_epoch(batches, step, run, lambda: self.stop_training or interrupt.pressed)
                     if interrupt.pressed:
                         break
+                    if not (warned or self.stop_training or np.isfinite(logs.get("loss", 0.0))):
+                        warned = True
+                        warnings.warn(NOT_FINITE.format(epoch + 1, logs["loss"]), RuntimeWarning, stacklevel=3)
                     if validation_data is not None and (epoch + 1) % validation_freq == 0:
                         logs |= {
                             f"val_{k}": v for k, v in self._evaluate(validation_data, validation_steps, run).items()
@@ -147,6 +173,7 @@ class Trainer(BatchTrainer):
         if number == 0 and isinstance(data, StreamData):
             self._check(ArrayData(*batch), step)
 
+    @_quiet()
     def evaluate(
         self,
         x: Any = None,
@@ -187,6 +214,7 @@ class Trainer(BatchTrainer):
             run.call("on_test_end", results)
         return results
 
+    @_quiet()
     def predict(
         self,
         x: Any,
@@ -225,12 +253,3 @@ class Trainer(BatchTrainer):
         if isinstance(outputs[0], dict):
             return {key: np.concatenate([o[key] for o in outputs]) for key in outputs[0]}
         return np.concatenate(outputs)
-
-
-@contextmanager
-def _naming(argument: str) -> Iterator[None]:
-    """Inside the `with`, errors in what the user gave begin with the argument's name."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{argument}: {error}") from error

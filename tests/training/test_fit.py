@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import warnings
 from itertools import chain, islice, pairwise
 
 import numpy as np
@@ -293,6 +294,13 @@ def test_an_error_in_a_callback_still_ends_the_run(separable):
         (np.zeros((8, 4), object), np.zeros(8), TypeError, "x: expected numbers"),
         (np.zeros((8, 4)), None, ValueError, "y: expected targets, got None"),
         (np.zeros((8, 4)), np.zeros((8, 3)), ValueError, r"\(8, 3\)"),
+        (
+            np.full((8, 4), 1e60),
+            np.zeros(8),
+            ValueError,
+            r"x: row 0 holds 1e\+60; .* that float32 can hold: scale them",
+        ),
+        (np.array([[0.0] * 4, [-1e39, np.nan, 0, 0]]), np.zeros(2), ValueError, r"x: row 1 holds -1e\+39"),
         ((np.zeros((8, 4)), np.zeros(8)), None, ValueError, r"y: .* given apart, as in fit\(x, y\)"),
         (
             {"a": np.zeros((8, 4))},
@@ -315,6 +323,34 @@ def test_bad_data_is_refused_before_anything_changes(x, y, error, message):
     for a, b in zip(before, model.get_weights()):
         np.testing.assert_array_equal(a, b)
     assert model.optimizer.iterations == 0
+
+
+def test_a_loss_that_is_not_finite_is_told_once_and_numpy_is_quiet(separable):
+    x, y = separable
+
+    class Batches:
+        def __iter__(self):
+            yield x, y
+            yield np.full_like(x, np.nan), y
+
+    diverging = Sequential([Dense(1)])
+    diverging.compile(SGD(1e30), "mse")
+    for model, data in ((classifier(), (Batches(),)), (diverging, (x, y))):
+        with warnings.catch_warnings(record=True) as caught:
+            losses = model.fit(*data, epochs=3, verbose=0).history["loss"]
+            model.evaluate(*data, verbose=0)
+            model.predict(x * 1e37, verbose=0)
+        (warning,) = caught
+        assert warning.filename == __file__
+        assert str(warning.message).startswith(f"the loss of epoch 1 is {losses[0]}: lower the learning rate")
+
+
+def test_numpys_errors_are_raised_where_they_are_asked_for(separable):
+    def overflow(epoch, logs):
+        np.float32(1e38) * np.float32(1e38)
+
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError, match="overflow"):
+        classifier().fit(*separable, verbose=0, callbacks=[LambdaCallback(on_epoch_end=overflow)])
 
 
 @pytest.mark.parametrize(
