@@ -86,7 +86,7 @@ class Layer(Configurable):
             if neutral is None:
                 super().__init__(**{argument: value})  # an error
             elif value not in neutral:
-                self.fail(f"{argument} must be {' or '.join(map(repr, neutral))} or be left out, got {value!r}")
+                self.fail(f"{argument} must be {' or '.join(map(repr, neutral))}, got {value!r}")
 
     # -- what a subclass defines
 

@@ -46,9 +46,11 @@ class Configurable:
         self = super().__new__(cls)
         try:
             bound = _signature(cls.__init__).bind(self, *args, **kwargs).arguments
-        except TypeError:
+        except TypeError as error:
             cls._refuse(set(kwargs) - set(cls._known_arguments()))
-            return self  # __init__ raises the same error
+            if args or kwargs:
+                raise TypeError(f"{cls.__name__}: {error}") from None
+            return self  # as copies and pickles are made; else __init__ raises the same error
         bound.pop("self", None)
         bound.update(bound.pop("kwargs", {}))
         self._arguments = bound
@@ -66,13 +68,13 @@ class Configurable:
     @classmethod
     def _known_arguments(cls) -> list[str]:
         """The names that the constructor takes; with **kwargs, those of the constructors below it too."""
-        found: list[str] = []
+        found: dict[str, None] = {}
         for constructor in (vars(c)["__init__"] for c in cls.__mro__ if "__init__" in vars(c)):
             _, *parameters = _signature(constructor).parameters.values()
-            found += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+            found |= {p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
             if not any(p.kind is p.VAR_KEYWORD for p in parameters):
                 break
-        return found
+        return list(found)
 
     @classmethod
     def get(cls, identifier: Any) -> Any:
