@@ -167,6 +167,9 @@ class Leaf(autograd.Node):
         super().__init__((), None)
         self.tensor = weakref.ref(tensor)
 
+    def __reduce__(self) -> tuple:
+        return Leaf, (self.tensor(),)
+
 
 class OutputNode(autograd.Node):
     """A node whose vjp takes, after the gradient, the operation's own output.

@@ -11,7 +11,9 @@ import pytest
 
 import dlgpu
 from dlgpu.backend import devices
+from dlgpu.callbacks import History
 from dlgpu.cli import main
+from dlgpu.cli.curves import _curves as draw_curves
 from dlgpu.cli.programs import PROGRAMS, compiled_model
 from dlgpu.cli.userdata import read_data
 from dlgpu.datasets import breast_cancer, sunspots
@@ -56,6 +58,26 @@ def test_the_programs_reach_their_goals_on_small_nets(capsys):
         row = table(capsys.readouterr().out)[name].split()
         score = float(row[row.index("accuracy") + 1] if name == "fnn" else row[row.index("of") - 1])
         assert score >= goal if name == "fnn" else score <= goal
+        assert "missed" not in row
+
+
+def test_a_goal_that_was_missed_is_marked(capsys):
+    assert main(["train", "lstm", "--epochs", "1"]) == 0
+    assert "at most 0.75, missed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 7])
+def test_ticks_are_whole_epochs(epochs):
+    from matplotlib.figure import Figure
+
+    axes, history = Figure().subplots(), History()
+    for epoch in range(epochs):
+        history.on_epoch_end(epoch, {"loss": 1.0, "val_loss": 2.0})
+    draw_curves(axes, history, "loss")
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert ticks
+    assert all(tick == round(tick) for tick in ticks)
 
 
 def test_a_program_alone_gives_what_it_gives_among_others(capsys, tmp_path):
@@ -216,8 +238,9 @@ WRONG_ARRAYS = {
     "empty": ({"x": A[:0], "y": B[:0]}, "x is empty"),
 }
 WRONG_FILES = {
-    "text.csv": (b"a,b\n1,2\n1,one\n", "expected numbers only .*'one'"),
-    "ragged.csv": (b"1,2\n1\n", "expected numbers only"),
+    "text.csv": (b"a,b\n1,2\n1,one\n", r"expected numbers only \(line 3, column 2 holds 'one'\)"),
+    "gap.csv": (b"a,b\n\n1,2\n\n,2\n", r"expected numbers only \(line 5, column 1 holds ''\)"),
+    "ragged.csv": (b"1,2\n1\n", r"expected numbers only \(line 2 has 1 columns, those before have 2\)"),
     "empty.csv": (b"", "holds no lines of numbers"),
     "names.csv": (b"a,b\n", "holds no lines of numbers"),
     "binary.csv": (b"\xff\xfe\x00\x81", "is not a text file"),

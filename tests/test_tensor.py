@@ -54,6 +54,9 @@ def test_numpy_takes_tensors():
     assert np.shares_memory(np.from_dlpack(x), x.array)
     assert x.__dlpack_device__() == (1, 0)
     assert not hasattr(x, "__cuda_array_interface__")
+    for function in (np.mean, np.sum, np.std, np.max, np.any):
+        with pytest.raises(TypeError, match=r"np\.\w+ does not take Tensors: use dlgpu.ops.\w+\(x\), or np.\w+\(x.num"):
+            function(x)
 
 
 def test_one_value_as_a_python_number():

@@ -36,7 +36,7 @@ def _curves(axes: Any, history: Any, name: str) -> None:
     for key, color, label in ((name, TRAIN, "train"), (f"val_{name}", TEST, "test")):
         axes.plot(epochs, history.history[key], color=color, label=label, marker="o" if len(epochs) == 1 else "")
     axes.set_ylabel({"rmse": "RMSE"}.get(name, name))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -129,18 +129,21 @@ def _run(task: Task, arguments: argparse.Namespace) -> Result:
         validation_batch_size=256,
     )
     seconds = time.perf_counter() - start
-    score = _score(data, task.model.predict(data.test[0], batch_size=256, verbose=0))
-    return Result(task.name, data, history, score, "" if arguments.data else program.goal, seconds)
+    score, goal = _score(data, task.model.predict(data.test[0], batch_size=256, verbose=0), program.goal)
+    return Result(task.name, data, history, score, "" if arguments.data else goal, seconds)
 
 
-def _score(data: Data, predictions: np.ndarray) -> str:
-    """Accuracy, or the root of the mean squared error (RMSE) beside the baseline's."""
+def _score(data: Data, predictions: np.ndarray, goal: float) -> tuple[str, str]:
+    """Accuracy, or the root of the mean squared error (RMSE) beside the baseline's; and the goal, marked if missed."""
     y = data.test[1]
     if data.classes is not None:
         found = predictions.argmax(axis=1) if data.classes > 2 else predictions[:, 0] > 0.5
-        return f"accuracy {np.mean(found == y):.3f}"
+        accuracy = round(float(np.mean(found == y)), 3)
+        return f"accuracy {accuracy:.3f}", f"at least {goal:g}{'' if accuracy >= goal else ', missed'}"
     error, baseline = (np.sqrt(np.mean((p - y) ** 2, dtype=np.float64)) for p in (predictions, data.baseline))
-    return f"RMSE {error:.4g}, {error / baseline:.3f} of {data.baseline_name}'s"
+    share = round(float(error / baseline), 3)
+    score = f"RMSE {error:.4g}, {share:.3f} of {data.baseline_name}'s"
+    return score, f"at most {goal:g}{'' if share <= goal else ', missed'}"
 
 
 def _table(results: list[Result]) -> str:

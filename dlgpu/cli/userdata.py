@@ -83,7 +83,22 @@ def _read_csv(path: str) -> np.ndarray:
     try:
         return np.loadtxt(lines, delimiter=delimiter, skiprows=header, ndmin=2, quotechar='"', comments=None)
     except ValueError as error:
-        raise ValueError(f"{path}: expected numbers only ({str(error).rstrip('.')}, counted after the names)") from None
+        where = _first_fault(lines, header, delimiter) or str(error).rstrip(".")
+        raise ValueError(f"{path}: expected numbers only ({where})") from None
+
+
+def _first_fault(lines: list[str], header: int, delimiter: str) -> str | None:
+    """Where a table does not hold numbers, or as many as before; lines and columns count from 1, as in an editor."""
+    width = None
+    for number, line in enumerate(lines[header:], header + 1):
+        cells = line.split(delimiter) if line.strip() else []
+        for column, cell in enumerate(cells, 1):
+            if not _is_number(cell):
+                return f"line {number}, column {column} holds {cell!r}"
+        if cells and width not in (None, len(cells)):
+            return f"line {number} has {len(cells)} columns, those before have {width}"
+        width = len(cells) or width
+    return None
 
 
 def _is_number(text: str) -> bool:
@@ -116,7 +131,7 @@ def _check(x: np.ndarray, y: np.ndarray, path: str, name: str) -> None:
     if y.ndim > 2:
         raise ValueError(f"{path}: expected y of shape (n,) or (n, outputs), got {y.shape}")
     for what, array in (("x", x), ("y", y)):
-        check_finite(array, f"{path}: {what}")
+        check_finite(array, f"{path}: {what}", np.float32)
     check_lengths(x=x, y=y)
 
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlgpu.data.checks import as_array, check_finite, check_lengths
-from dlgpu.data.structure import leaves, map_structure
+from dlgpu.data.checks import as_array, check_finite, check_lengths, require_integers
+from dlgpu.data.structure import leaves, map_structure, named_leaves
 
 
 class Batch(NamedTuple):
@@ -103,8 +104,7 @@ class ArrayData:
     """
 
     def __init__(self, x: Any, y: Any = None, sample_weight: Any = None, batch_size: int = 32):
-        if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size <= 0:
-            raise ValueError(f"batch_size: expected a positive integer, got {batch_size!r}")
+        require_integers(1, batch_size=batch_size)
         self.x = as_arrays(x, "x")
         self.y = as_arrays(y, "y")
         self.sample_weight = as_arrays(sample_weight, "sample_weight")
@@ -113,11 +113,11 @@ class ArrayData:
         self.arrays = leaves((self.x, self.y, self.sample_weight))
         self.layout = _layout((self.x, self.y, self.sample_weight))
 
-    def check_finite(self) -> None:
-        """Raise a ValueError that names the first row with a NaN or an infinity."""
+    def check_finite(self, dtype: Any = np.float64) -> None:
+        """Raise a ValueError that names the first row with a NaN, an infinity or what is too large for `dtype`."""
         for name in ("x", "y", "sample_weight"):
-            for array in leaves(getattr(self, name)):
-                check_finite(array, name)
+            for leaf_name, array in named_leaves(getattr(self, name), name):
+                check_finite(array, leaf_name, dtype)
 
     def __len__(self) -> int:
         return -(-self.samples // self.batch_size)
@@ -137,7 +137,7 @@ class ArrayData:
 
     def split(self, fraction: float) -> "tuple[ArrayData, ArrayData]":
         """The first samples, and the last `fraction` of them, in two."""
-        if not 0 < fraction < 1:
+        if not isinstance(fraction, Real) or not 0 < fraction < 1:
             raise ValueError(f"validation_split: expected a number between 0 and 1, got {fraction!r}")
         cut = int(self.samples * (1 - fraction))
         if cut == 0 or cut == self.samples:

@@ -22,6 +22,15 @@ def leaves(value: Any) -> list:
     return [] if value is None else [value]
 
 
+def named_leaves(value: Any, name: str) -> list[tuple[str, Any]]:
+    """All values of a structure with their names: x, x[0] or x['a']."""
+    if isinstance(value, (list, tuple)):
+        return [leaf for i, v in enumerate(value) for leaf in named_leaves(v, f"{name}[{i}]")]
+    if isinstance(value, dict):
+        return [leaf for key, v in value.items() for leaf in named_leaves(v, f"{name}[{key!r}]")]
+    return [] if value is None else [(name, value)]
+
+
 def map_shapes(function: Callable, value: Any) -> Any:
     """`function` of a shape, which is a tuple, or of each shape in a list or dictionary, in a list or dictionary."""
     if isinstance(value, list):

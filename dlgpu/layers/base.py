@@ -20,6 +20,22 @@ from dlgpu.regularizers import Regularizer
 from dlgpu.saving.configurable import Configurable, snake_case
 from dlgpu.tensor import Tensor, as_tensor
 
+# Keras's arguments that are left out here, and the values at which they change nothing
+NEUTRAL: dict[str, tuple] = {
+    "_constraint": (None,),  # of any weight
+    "autocast": (True,),
+    "data_format": ("channels_last", None),
+    "interpolation": ("nearest",),
+    "lora_alpha": (None,),
+    "lora_rank": (None,),
+    "output_padding": (None,),
+    "quantization_config": (None,),
+    "renorm": (False,),
+    "synchronized": (False,),
+    "use_cudnn": ("auto", True, False),
+    "weights": (None,),
+}
+
 
 class Layer(Configurable):
     """What a network is made of. A subclass defines `call`, and makes its weights in `build`.
@@ -42,6 +58,7 @@ class Layer(Configurable):
         input_dim: short for input_shape=(input_dim,).
         activity_regularizer: a name or a Regularizer; its value at the output, divided by the length of the batch, is
             added to the loss.
+        kwargs: arguments that Keras's layers have and these do not, at values at which they change nothing.
     """
 
     autocast = True  # convert inputs to the layer's compute dtype
@@ -56,6 +73,7 @@ class Layer(Configurable):
         input_shape: tuple | None = None,
         input_dim: int | None = None,
         activity_regularizer: Any = None,
+        **kwargs: Any,
     ):
         if input_dim is not None and input_shape is None:
             input_shape = (input_dim,)
@@ -67,6 +85,12 @@ class Layer(Configurable):
         self._trainable = trainable
         self._weights: list[Parameter] = []
         self._mixed: dict[str, Parameter] = {}  # those that `call` is to see in the compute dtype, by attribute
+        for argument, value in kwargs.items():
+            neutral = NEUTRAL.get("_constraint" if argument.endswith("_constraint") else argument)
+            if neutral is None:
+                super().__init__(**{argument: value})  # an error
+            elif value not in neutral:
+                self.fail(f"{argument} must be {' or '.join(map(repr, neutral))}, got {value!r}")
 
     # -- what a subclass defines
 
@@ -103,6 +127,8 @@ class Layer(Configurable):
             return self._apply(inputs, training, kwargs)
 
     def _apply(self, inputs: Any, training: bool | None, kwargs: dict) -> Any:
+        if isinstance(inputs, (list, tuple, dict)):
+            self._require_several(inputs)
         if not isinstance(inputs, Tensor) and is_symbolic(inputs):
             return self._draw(inputs, kwargs if training is None else {**kwargs, "training": training})
         inputs = map_structure(self._convert, inputs)
@@ -189,7 +215,14 @@ class Layer(Configurable):
         tensor.mask = mask
         return tensor
 
+    def _require_several(self, inputs: Any) -> None:
+        if calls.takes_one(type(self).call):
+            given = f"a dictionary with {', '.join(map(repr, inputs))}" if isinstance(inputs, dict) else "a list"
+            self.fail(f"expected one array as inputs, got {given}")
+
     def _build(self, input_shape: Any) -> None:
+        if isinstance(input_shape, (list, dict)):
+            self._require_several(input_shape)
         self.build(input_shape)
         self.built = True
 
@@ -338,6 +371,10 @@ class Layer(Configurable):
         if found is not None:
             return found if calls.state.casts is None else calls.in_compute_dtype(found)
         # reached only for what is missing, such as the kernel of a layer that has not seen its inputs' shape
+        if not name.startswith("__") and "_weights" not in self.__dict__:
+            raise AttributeError(
+                f"{type(self).__name__} has no {name!r}: its __init__ must call super().__init__() first"
+            )
         built = self.__dict__.get("built", True)
         hint = "" if built else ", and is not built yet: call it on data, or give input_shape"
         raise AttributeError(f"{type(self).__name__} {self.__dict__.get('name')!r} has no attribute {name!r}{hint}")

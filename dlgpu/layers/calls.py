@@ -69,3 +69,9 @@ def in_compute_dtype(weight: Parameter) -> Tensor:
 def takes(call: Callable) -> frozenset[str]:
     """Which of "training" and "mask" are arguments of a layer's `call`."""
     return frozenset(inspect.signature(call).parameters) & {"training", "mask"}
+
+
+@functools.cache
+def takes_one(call: Callable) -> bool:
+    """Whether a layer's `call` says that its inputs are one Tensor, and not a list or dictionary of them."""
+    return [p.annotation for p in inspect.signature(call).parameters.values()][1:2] == [Tensor]

@@ -13,7 +13,7 @@ class Embedding(Layer):
     """outputs = embeddings[inputs]
 
     Shapes: (batch, ...) integers in [0, input_dim) -> (batch, ..., output_dim); embeddings (input_dim, output_dim).
-    Floating inputs are converted to integers.
+    Whole numbers in floating inputs are converted to integers.
 
     Args:
         input_dim: how many integers there are: the largest one plus 1.
@@ -54,7 +54,8 @@ class Embedding(Layer):
         try:
             return ops.astype(ops.gather(self.embeddings, _integers(inputs)), self.compute_dtype)
         except ValueError as error:
-            return self.fail(str(error))
+            floating = " (-1 stands for what is not a whole number)" if inputs.dtype.kind == "f" else ""
+            return self.fail(f"{error}{floating}")
 
     def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
         return ops.not_equal(inputs, 0) if self.mask_zero else None
@@ -64,4 +65,7 @@ class Embedding(Layer):
 
 
 def _integers(inputs: Tensor) -> Tensor:
-    return inputs if inputs.dtype.kind in "iu" else ops.astype(inputs, np.int32)
+    if inputs.dtype.kind in "iu":
+        return inputs
+    whole = ops.astype(inputs, np.int32)
+    return ops.where(ops.equal(whole, inputs), whole, np.int32(-1))  # an index that `gather` refuses, on the device

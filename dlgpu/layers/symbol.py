@@ -1,6 +1,6 @@
 """Symbols: what stands for a tensor while a functional model is drawn."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 from dlgpu.data.structure import leaves
 
@@ -27,6 +27,16 @@ class Symbol:
     def ndim(self) -> int:
         """The number of dimensions, the batch included."""
         return len(self.shape)
+
+    def _has_no_values(self, *others: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(
+            f"{self!r} stands for an array to be, and takes part in layers only: use one, such as Add or Activation, "
+            "or write one whose call computes this"
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _has_no_values
+    __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __neg__ = __abs__ = __getitem__ = __iter__ = _has_no_values
+    __lt__ = __le__ = __gt__ = __ge__ = __array__ = __dlpack_device__ = _has_no_values
 
     def __repr__(self) -> str:
         return f"<Symbol shape={self.shape} dtype={self.dtype}>"

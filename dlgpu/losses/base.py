@@ -31,7 +31,8 @@ class Loss(Configurable):
             "sum": their sum; "mean_with_sample_weight": their sum over the sum of the weights; "none" or None: none.
     """
 
-    def __init__(self, name: str | None = None, reduction: str | None = "sum_over_batch_size"):
+    def __init__(self, name: str | None = None, reduction: str | None = "sum_over_batch_size", **kwargs: Any):
+        super().__init__(**kwargs)
         self.name = name or snake_case(type(self).__name__)
         if reduction not in REDUCTIONS:
             raise ValueError(f"{self.name}: {unknown_name('reduction', reduction, map(str, REDUCTIONS))}")

@@ -51,7 +51,8 @@ class Metric(Configurable):
         dtype: of the sums and the result. float32 cannot count past 2**24 samples.
     """
 
-    def __init__(self, name: str | None = None, dtype: str = "float64"):
+    def __init__(self, name: str | None = None, dtype: str = "float64", **kwargs: Any):
+        super().__init__(**kwargs)
         self.name = name or snake_case(type(self).__name__)
         self.dtype = dtype or "float64"
         self.variables: list[Variable] = []

@@ -1,5 +1,6 @@
 """Model: a layer that can be trained, described and saved."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -76,6 +77,15 @@ class Model(Trainer, Layer):
     def load_weights(self, path: Any) -> None:
         """Read all weights from a .safetensors, .dlgpu or Keras's .weights.h5 file; on an error nothing is changed."""
         saving.load_weights(self, path)
+
+    def __reduce__(self) -> tuple:
+        """A pickle holds what a file of `save` does, and where the classes and functions of one's own are."""
+        return saving.from_members, saving.to_members(self)
+
+    def __deepcopy__(self, memo: dict) -> "Model":
+        made = memo[id(self)] = object.__new__(type(self))
+        vars(made).update(copy.deepcopy(vars(self), memo))
+        return made
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments of a subclass as JSON values."""

@@ -46,14 +46,25 @@ def save_model(model: Any, path: str | PathLike) -> None:
         TypeError: a layer holds something that JSON cannot describe, such as a lambda.
     """
     _require_extension(path, ".dlgpu", "a model", "save_weights writes .safetensors")
-    with one_description():
+    write_archive(path, to_members(model)[0])
+
+
+def to_members(model: Any) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """What a .dlgpu file holds, and the user's own classes and functions by name, without which it means nothing.
+
+    Raises:
+        TypeError: as by `save_model`.
+    """
+    with one_description() as met:
+        arguments, problem = _compile_arguments(model)
         description = {
             "format": FORMAT,
             "dlgpu": __version__,
             "model": serialize(model),
             "built": model.built,
             "input_shape": model.built_for,
-            "compile": _compile_arguments(model),
+            "compile": arguments,
+            "compile_problem": problem,
         }
     members = {
         "model.json": json.dumps(description, indent=1).encode(),
@@ -61,7 +72,8 @@ def save_model(model: Any, path: str | PathLike) -> None:
     }
     if description["compile"]:
         members["optimizer.safetensors"] = to_safetensors(_optimizer_state(model))
-    write_archive(path, members)
+    named = [found if isroutine(found) else type(found) for _, found in met.values()]
+    return members, {item.__name__: item for item in named if not str(item.__module__).startswith("dlgpu.")}
 
 
 def load_model(path: str | PathLike, custom_objects: Mapping[str, Any] | None = None, compile: bool = True) -> Any:
@@ -80,6 +92,13 @@ def load_model(path: str | PathLike, custom_objects: Mapping[str, Any] | None = 
     members = read_archive(path)
     if not {"model.json", "weights.safetensors"} <= members.keys():
         raise ValueError(f"{path} is no .dlgpu file: it holds {', '.join(members) or 'nothing'}")
+    return from_members(members, custom_objects, path, compile)
+
+
+def from_members(
+    members: dict[str, bytes], custom_objects: Mapping[str, Any] | None, path: Any = "the pickle", compile: bool = True
+) -> Any:
+    """The model that `to_members` described."""
     with known_objects(custom_objects), one_description():
         try:
             return _rebuilt(members, path, compile)
@@ -101,6 +120,8 @@ def _rebuilt(members: dict[str, bytes], path: Any, compile: bool) -> Any:
             with Layer.trial():
                 model(_zeros(description["input_shape"]), training=False)
         _assign(model, from_safetensors(members["weights.safetensors"], path), path)
+    if compile and description.get("compile_problem"):
+        warnings.warn(f"{path} was {description['compile_problem']}; call compile before training", stacklevel=4)
     if arguments:
         state = from_safetensors(members["optimizer.safetensors"], path)
         model.compile(**arguments)
@@ -187,16 +208,17 @@ def _assign(model: Any, arrays: Mapping[str, np.ndarray], origin: Any) -> None:
         weight.assign(arrays[path])
 
 
-def _compile_arguments(model: Any) -> Any:
-    """What `compile` was given, described; None, with a warning, where that cannot be done."""
+def _compile_arguments(model: Any) -> tuple[dict[str, Any] | None, str | None]:
+    """What `compile` was given, described; or, with a warning, None and why that cannot be done."""
     if model._compiled is None:
-        return None
+        return None, None
     loss = map_structure(lambda item: losses.get(item) if isroutine(item) else item, model._compiled["loss"])
     try:
-        return {name: serialize(value) for name, value in {**model._compiled, "loss": loss}.items()}
+        return {name: serialize(value) for name, value in {**model._compiled, "loss": loss}.items()}, None
     except TypeError as error:
-        warnings.warn(f"saved without optimizer, loss and metrics: {error}", stacklevel=4)
-        return None
+        problem = f"saved without optimizer, loss and metrics: {error}"
+        warnings.warn(problem, stacklevel=5)
+        return None, problem
 
 
 def _optimizer_state(model: Any) -> dict[str, np.ndarray]:

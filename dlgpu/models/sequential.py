@@ -1,6 +1,6 @@
 """Sequential: layers one after another."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from dlgpu.layers.base import Layer
@@ -24,10 +24,12 @@ class Sequential(Model):
         name: made from the class's name by default.
     """
 
-    def __init__(self, layers: Sequence[Any] | None = None, trainable: bool = True, name: str | None = None):
+    def __init__(self, layers: Iterable[Any] | None = None, trainable: bool = True, name: str | None = None):
         super().__init__(trainable=trainable, name=name)
         self._layers: list[Layer] = []
         self._output_shape: Any = None
+        if layers is not None and not isinstance(layers, Iterable):
+            self.fail(f"expected a list of layers, got {layers!r}", TypeError)
         for layer in layers or []:
             self.add(layer)
 

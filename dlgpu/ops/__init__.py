@@ -1,5 +1,6 @@
 """Differentiable operations on Tensors, with NumPy's names and broadcasting; they give Tensor its operators."""
 
+import functools
 from typing import Any
 
 from dlgpu.ops.activation import dense, erf, erfc, relu, sigmoid, softplus
@@ -74,6 +75,19 @@ from dlgpu.ops.softmax import (
 from dlgpu.tensor import Tensor
 
 
+def _without_numpys_arguments(operation: Any) -> Any:
+    """A method that says what to do when NumPy's function of its name calls it, with arguments of NumPy's own."""
+
+    @functools.wraps(operation)
+    def method(self, *args, **kwargs):
+        if "out" in kwargs:
+            name = operation.__name__
+            raise TypeError(f"np.{name} does not take Tensors: use dlgpu.ops.{name}(x), or np.{name}(x.numpy())")
+        return operation(self, *args, **kwargs)
+
+    return method
+
+
 def _attach_operators() -> None:
     operation: Any
 
@@ -89,8 +103,9 @@ def _attach_operators() -> None:
     for name, operation in (one | comparisons).items():
         setattr(Tensor, f"__{name}__", operation)
     Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]  # == compares values, a dictionary goes by identity
-    methods = sum, mean, var, std, max, min, argmax, argmin, all, any, reshape, swapaxes, squeeze, astype, clip
-    for operation in methods:
+    for operation in (sum, mean, var, std, max, min, argmax, argmin, all, any):
+        setattr(Tensor, operation.__name__, _without_numpys_arguments(operation))
+    for operation in (reshape, swapaxes, squeeze, astype, clip):
         setattr(Tensor, operation.__name__, operation)
     Tensor.transpose = lambda self, *axes: transpose(self, axes[0] if len(axes) == 1 else axes or None)  # type: ignore[attr-defined]
     Tensor.T = property(transpose)  # type: ignore[attr-defined]

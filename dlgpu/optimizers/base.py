@@ -67,7 +67,9 @@ class Optimizer(ArgumentChecks, Configurable):
         loss_scale_factor: float | None = None,
         gradient_accumulation_steps: int | None = None,
         name: str | None = None,
+        **kwargs: Any,
     ):
+        super().__init__(**kwargs)
         self.name = name or type(self).__name__.lower()
         self.learning_rate = learning_rate
         self.weight_decay = self.require("weight_decay", weight_decay, lambda x: x >= 0, "at least 0")

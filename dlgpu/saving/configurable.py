@@ -3,7 +3,7 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ClassVar
@@ -46,12 +46,35 @@ class Configurable:
         self = super().__new__(cls)
         try:
             bound = _signature(cls.__init__).bind(self, *args, **kwargs).arguments
-        except TypeError:
-            return self  # __init__ raises the same error, with the class's name
+        except TypeError as error:
+            cls._refuse(set(kwargs) - set(cls._known_arguments()))
+            if args or kwargs:
+                raise TypeError(f"{cls.__name__}: {error}") from None
+            return self  # as copies and pickles are made; else __init__ raises the same error
         bound.pop("self", None)
         bound.update(bound.pop("kwargs", {}))
         self._arguments = bound
         return self
+
+    def __init__(self, **kwargs: Any):
+        """The end of the constructors' chain, to which a kind's own hands on what it does not know."""
+        self._refuse(kwargs)
+
+    @classmethod
+    def _refuse(cls, unknown: Iterable[str]) -> None:
+        for name in unknown:
+            raise TypeError(f"{cls.__name__}: {unknown_name('argument', name, cls._known_arguments())}")
+
+    @classmethod
+    def _known_arguments(cls) -> list[str]:
+        """The names that the constructor takes; with **kwargs, those of the constructors below it too."""
+        found: dict[str, None] = {}
+        for constructor in (vars(c)["__init__"] for c in cls.__mro__ if "__init__" in vars(c)):
+            _, *parameters = _signature(constructor).parameters.values()
+            found |= {p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                break
+        return list(found)
 
     @classmethod
     def get(cls, identifier: Any) -> Any:
@@ -130,6 +153,7 @@ def serialize(value: Any) -> Any:
     if functions.get(name) is value:
         return name
     if inspect.isroutine(value) and name.isidentifier() and name not in functions:
+        _numbered(value)
         return {"function": name}
     raise TypeError(
         f"cannot describe {value!r} as JSON: use a function with a name of its own, or a Configurable class"
@@ -137,14 +161,20 @@ def serialize(value: Any) -> Any:
 
 
 def _describe(value: Configurable) -> dict[str, Any]:
-    cls, met = type(value), _met.get()
+    cls, number = type(value), _numbered(value)
     known = cls.registry.get(cls.__name__, cls)
     if known.__module__.startswith("dlgpu.") and known.__module__ != cls.__module__:
         raise TypeError(f"{known} would be loaded instead of {cls}: give it another name")
-    described = {"kind": value._kind(), "class": cls.__name__, "config": value.get_config()}
-    if met is not None:  # the object is kept with its number, so that no other can have its id
-        described["number"] = met.setdefault(id(value), (len(met), value))[0]
+    described: dict[str, Any] = {"kind": value._kind(), "class": cls.__name__, "config": value.get_config()}
+    if number is not None:
+        described["number"] = number
     return described
+
+
+def _numbered(value: Any) -> int | None:
+    """The number of an object in this description; it is kept with its number, so that no other can have its id."""
+    met = _met.get()
+    return None if met is None else met.setdefault(id(value), (len(met), value))[0]
 
 
 def deserialize(value: Any) -> Any:
@@ -179,11 +209,15 @@ def function_named(name: str, kind: str = "function") -> Callable:
 
 
 @contextmanager
-def one_description() -> Iterator[None]:
-    """Inside the `with`, an object that is met again has the same number when described, and is made once."""
-    token = _met.set({})
+def one_description() -> Iterator[dict]:
+    """Inside the `with`, an object that is met again has the same number when described, and is made once.
+
+    Gives the dictionary of id -> (number, object) that describing fills, with the user's functions among the objects.
+    """
+    met: dict = {}
+    token = _met.set(met)
     try:
-        yield
+        yield met
     finally:
         _met.reset(token)
 

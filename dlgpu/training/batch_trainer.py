@@ -164,7 +164,9 @@ class BatchTrainer:
     def _check(self, data: ArrayData | StreamData, step: Step) -> None:
         """One look at all data before the run; the first batch builds the model and shows the outputs' shapes."""
         if isinstance(data, ArrayData):
-            data.check_finite()
+            data.check_finite(step.model.dtype)
+            labels = step.for_outputs(data.y, "y")
+            step.objective.require_labels(labels)
         elif step.model.built:
             return
         step.begin()
@@ -172,7 +174,6 @@ class BatchTrainer:
             outputs = step.predict(first_batch(data))
         step.begin()  # the model has weights now
         if isinstance(data, ArrayData):
-            labels = step.for_outputs(data.y, "y")
             step.objective.check_labels(labels, [(data.samples, *o.shape[1:]) for o in leaves(outputs)])
 
     def _values(self, results: dict[str, Any], return_dict: bool) -> Any:

@@ -1,6 +1,7 @@
 """Callbacks: what happens between batches and between epochs."""
 
 import csv
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
@@ -137,16 +138,22 @@ class LearningRateScheduler(Callback):
     """Sets the learning rate at the start of each epoch.
 
     Args:
-        schedule: a function of the epoch (from 0) and the present learning rate to the new one.
+        schedule: a function of the epoch (from 0) and the present learning rate, or of the epoch alone, to the new one.
         verbose: 1 prints each change.
     """
 
-    def __init__(self, schedule: Callable[[int, float], float], verbose: int = 0):
+    def __init__(self, schedule: Callable[..., float], verbose: int = 0):
         self.schedule = schedule
+        try:
+            inspect.signature(schedule).bind(0, 0.0)
+            self._takes_rate = True
+        except TypeError:
+            self._takes_rate = False
         self.verbose = verbose
 
     def on_epoch_begin(self, epoch: int, logs: Mapping | None = None) -> None:
-        rate = float(self.schedule(epoch, float(self.model.optimizer.learning_rate)))
+        rates = (float(self.model.optimizer.learning_rate),) if self._takes_rate else ()
+        rate = float(self.schedule(epoch, *rates))
         self.model.optimizer.learning_rate = rate
         if self.verbose:
             print(f"Epoch {epoch + 1}: learning rate {rate:g}.")

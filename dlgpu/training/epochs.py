@@ -8,6 +8,7 @@ import numpy as np
 
 from dlgpu.backend.devices import to_host
 from dlgpu.data import ArrayData, Batch, Rows, StreamData
+from dlgpu.data.checks import require_integers
 from dlgpu.ops.random import default_generator
 
 
@@ -48,6 +49,7 @@ class Epochs:
 
 def length(data: Any, steps: int | None = None) -> int | None:
     """The number of batches in an epoch, None where a stream does not know."""
+    require_integers(1, steps=steps)
     if steps is not None:
         return steps
     try:

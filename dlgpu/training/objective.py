@@ -52,11 +52,17 @@ class Objective:
             return list(given)
         return [given] * len(self.names)
 
+    def require_labels(self, y: Sequence) -> None:
+        """Raise a ValueError where an output has a loss and no labels."""
+        for name, loss, labels in zip(self.names, self.losses, y):
+            if loss is not None:
+                _required(labels, name)
+
     def check_labels(self, y: Sequence, output_shapes: Sequence[tuple]) -> None:
         """Raise a ValueError where a whole array of labels does not suit the loss or the output."""
-        for name, loss, labels, shape in zip(self.names, self.losses, y, output_shapes):
+        for loss, labels, shape in zip(self.losses, y, output_shapes):
             if loss is not None:
-                loss.check_labels(_required(labels, name), shape)
+                loss.check_labels(labels, shape)
 
     def loss(self, y: Sequence, outputs: Sequence[Tensor], sample_weight: Sequence) -> Tensor:
         """The weighted sum of the outputs' losses on one batch, a Tensor of one element."""
@@ -150,7 +156,7 @@ def _early(metric: Any) -> Any:
 
 def _required(labels: Any, name: str) -> Any:
     if labels is None:
-        raise ValueError(f"y: expected targets, got None for {name!r}")
+        raise ValueError(f"y: expected targets, got None for {name!r}; arrays are given apart, as in fit(x, y)")
     return labels
 
 

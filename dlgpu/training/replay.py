@@ -96,7 +96,9 @@ class Replay:
         before = step.settings(), drawn()
         recording = _counted(step, lambda: repeater.record(_run(step, batch), batch, step.sent, list(step.holders())))
         counts = (step.settings(), drawn()) != before
-        problem = "a layer counts while it runs, or draws numbers that are not dlgpu's" if counts else recording.problem
+        problem = (
+            "a layer changes while it runs, or draws numbers that are not dlgpu's" if counts else recording.problem
+        )
         return cls(recording, problem)
 
     def run(self, step: Any, batch: Batch | Rows) -> bool:

@@ -48,7 +48,8 @@ class Step:
         self.begin()
         parameters = self.model.trainable_weights
         if not parameters:
-            raise ValueError("the model has no trainable weights: is every layer frozen?")
+            why = "is every layer frozen?" if self.model.weights else "its layers must be made in __init__, not in call"
+            raise ValueError(f"the model has no trainable weights: {why}")
         flats = flatten(parameters, self.flats)
         if flats != self.flats:
             self.flats = flats

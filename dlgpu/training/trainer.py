@@ -1,12 +1,15 @@
 """Trainer: fit, evaluate and predict, as Keras has them."""
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from dlgpu.data import ArrayData, Batch, Rows, StreamData, as_data
+from dlgpu.data.checks import require_integers
 from dlgpu.training.batch_trainer import BatchTrainer, Results, read
 from dlgpu.training.callbacks import Callback, CallbackList, History
 from dlgpu.training.epochs import Epochs, length, with_class_weight
@@ -15,6 +18,27 @@ from dlgpu.training.progress import progress
 from dlgpu.training.step import Step
 
 PREDICTED_BYTES = 1 << 20  # of inputs that `predict` takes together
+NOT_FINITE = (
+    "the loss of epoch {} is {}: lower the learning rate, scale the data to numbers around 1, and see that a generator "
+    "gives no NaN; the callback TerminateOnNaN ends such a run at once"
+)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside the `with`, NumPy does not warn of overflow and the like in files of the library: `fit` warns itself."""
+    quiet: dict[str, Any] = {kind: "ignore" for kind, wanted in np.geterr().items() if wanted == "warn"}
+    with np.errstate(**quiet):
+        yield
+
+
+@contextmanager
+def _naming(argument: str) -> Iterator[None]:
+    """Inside the `with`, errors in what the user gave begin with the argument's name."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{argument}: {error}") from error
 
 
 class Trainer(BatchTrainer):
@@ -23,6 +47,7 @@ class Trainer(BatchTrainer):
     stop_training = False
     history: History | None = None
 
+    @_quiet()
     def fit(
         self,
         x: Any = None,
@@ -67,6 +92,9 @@ class Trainer(BatchTrainer):
             TypeError: arrays that are not numbers.
         """
         step = self._require_compiled()
+        require_integers(0, epochs=epochs, initial_epoch=initial_epoch)
+        require_integers(1, steps_per_epoch=steps_per_epoch, validation_steps=validation_steps)
+        require_integers(1, validation_batch_size=validation_batch_size, validation_freq=validation_freq)
         data = as_data(x, y, sample_weight, batch_size)
         if validation_split and validation_data is None:
             if not isinstance(data, ArrayData):
@@ -75,10 +103,12 @@ class Trainer(BatchTrainer):
         elif validation_data is not None and not isinstance(validation_data, (ArrayData, StreamData)):
             parts = validation_data if isinstance(validation_data, (tuple, list)) else (validation_data,)
             sizes = validation_batch_size or (batch_size if len(parts) > 1 else None)
-            validation_data = as_data(parts[0], *parts[1:], **({"batch_size": sizes} if sizes else {}))
+            with _naming("validation_data"):
+                validation_data = as_data(parts[0], *parts[1:], **({"batch_size": sizes} if sizes else {}))
         self._check(data, step)
         if validation_data is not None:
-            self._check(validation_data, step)
+            with _naming("validation_data"):
+                self._check(validation_data, step)
         if class_weight is not None:
             data = with_class_weight(data, class_weight)
         step.begin_training()
@@ -95,7 +125,7 @@ class Trainer(BatchTrainer):
             steps=batches.steps,
             validation=validation_data is not None,
         )
-        self.stop_training, self.history = False, history
+        self.stop_training, self.history, warned = False, history, False
         with step.objective.run(), deferred_interrupt() as interrupt:
             try:
                 run.call("on_train_begin", {})
@@ -104,6 +134,9 @@ class Trainer(BatchTrainer):
                     logs = self._run_epoch(batches, step, run, lambda: self.stop_training or interrupt.pressed)
                     if interrupt.pressed:
                         break
+                    if not (warned or self.stop_training or np.isfinite(logs.get("loss", 0.0))):
+                        warned = True
+                        warnings.warn(NOT_FINITE.format(epoch + 1, logs["loss"]), RuntimeWarning, stacklevel=3)
                     if validation_data is not None and (epoch + 1) % validation_freq == 0:
                         logs |= {
                             f"val_{k}": v for k, v in self._evaluate(validation_data, validation_steps, run).items()
@@ -140,6 +173,7 @@ class Trainer(BatchTrainer):
         if number == 0 and isinstance(data, StreamData):
             self._check(ArrayData(*batch), step)
 
+    @_quiet()
     def evaluate(
         self,
         x: Any = None,
@@ -180,6 +214,7 @@ class Trainer(BatchTrainer):
             run.call("on_test_end", results)
         return results
 
+    @_quiet()
     def predict(
         self,
         x: Any,

@@ -52,7 +52,7 @@ def test_targets_and_weights_are_scanned_too():
 def test_different_lengths_name_both():
     with pytest.raises(ValueError, match="x has 4 samples, but y has 5"):
         as_data(np.zeros((4, 2)), np.zeros(5))
-    with pytest.raises(ValueError, match="x has 4 samples, but x has 3"):
+    with pytest.raises(ValueError, match=r"x\[0\] has 4 samples, but x\[1\] has 3"):
         as_data([np.zeros((4, 2)), np.zeros((3, 2))], np.zeros(4))
     with pytest.raises(ValueError, match="x has 4 samples, but sample_weight has 1"):
         as_data(np.zeros((4, 2)), np.zeros(4), np.zeros(1))

@@ -36,6 +36,13 @@ def test_whole_numbers_in_floats_are_converted():
     np.testing.assert_array_equal(layer(np.array([[1.0, 4.0]])).numpy(), layer(np.array([[1, 4]])).numpy())
 
 
+@pytest.mark.parametrize("wrong", [0.5, np.nan, -0.5])
+def test_fractions_are_no_indices(wrong):
+    message = r"got -1 to 1 \(-1 stands for what is not a whole"
+    with dlgpu.device("cpu"), np.errstate(invalid="ignore"), pytest.raises(ValueError, match=message):
+        Embedding(5, 3)(np.array([[1.0, wrong]]))
+
+
 def test_gradients_of_a_row_add_up():
     layer = Embedding(4, 2)
     layer(np.array([[1, 3, 1], [1, 0, 3]])).sum().backward()

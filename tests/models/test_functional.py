@@ -213,6 +213,11 @@ def same_names():
     ("mistake", "error", "message"),
     [
         (disconnected, ValueError, "the outputs also depend on 'y', which is not among the inputs"),
+        (lambda: ops.tanh(Input((8,))), TypeError, "stands for an array to be, and takes part in layers only: use one"),
+        (lambda: Input((8,)) + 1, TypeError, "in layers only"),
+        (lambda: np.ones(8) * Input((8,)), TypeError, "in layers only"),
+        (lambda: Input((8,))[0], TypeError, "in layers only"),
+        (lambda: Dense(3)([Input((8,)), Input((8,))]), ValueError, "expected one array as inputs, got a list"),
         (same_names, ValueError, "two layers are named 'd'; names must differ"),
         (lambda: Model(A, A), TypeError, "expected symbols made from Input"),
         (lambda: two_by_two("list")(A), ValueError, "expected 2 inputs, got 1"),

@@ -1,7 +1,11 @@
 """Models and weights go to files and come back; what does not fit changes nothing."""
 
+import copy
 import json
 import os
+import pickle
+import subprocess
+import sys
 import warnings
 import zipfile
 
@@ -27,6 +31,7 @@ from dlgpu.models import Input, Model, Sequential, load_model, save_model
 from dlgpu.models.saving import weights_by_path
 from dlgpu.ops.random import set_random_seed
 from dlgpu.saving.files import read_archive, write_archive, write_safetensors
+from dlgpu.tensor import Tensor
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(24, 4)).astype(np.float32)
@@ -195,6 +200,35 @@ def test_training_goes_on_where_it_stopped(tmp_path, optimizer):
         np.testing.assert_array_equal(one, two)
 
 
+def test_a_pickled_model_trains_on_where_it_stopped():
+    model = small(optimizer="adam", loss=my_loss, metrics=["accuracy"])
+    model.add(UserScale(2.0))
+    model.fit(X, Y, batch_size=8, verbose=0)
+    model.layers[0].trainable = False
+    # in another process, whose own classes and functions are found by where they are defined
+    code = "import pickle, sys; sys.stdout.buffer.write(pickle.dumps(pickle.load(sys.stdin.buffer)))"
+    found = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(model), stdout=subprocess.PIPE, check=True)
+    for other in (pickle.loads(found.stdout), copy.deepcopy(model)):
+        assert other.optimizer.iterations == 3
+        assert not other.layers[0].trainable
+        before = [w.copy() for w in model.get_weights()]
+        histories = [m.fit(X, Y, shuffle=False, verbose=0).history for m in (other, copy.deepcopy(model))]
+        assert histories[0] == histories[1]
+        assert all((one == two).all() for one, two in zip(before, model.get_weights()))
+
+
+def test_tensors_and_layers_can_be_pickled():
+    layer = Dense(2, activation="relu", input_dim=4)
+    layer(X)
+    found, tensor = pickle.loads(pickle.dumps((layer, Tensor([1.0], requires_grad=True))))
+    np.testing.assert_array_equal(found(X).numpy(), layer(X).numpy())
+    found(X).sum().backward()
+    tensor.sum().backward()
+    assert found.bias.grad is not None
+    assert layer.bias.grad is None
+    assert tensor.grad.item() == 1
+
+
 def test_a_model_frozen_after_training_can_be_saved(tmp_path):
     model = small(optimizer="adam", loss="mse")
     model.fit(X, Y, verbose=0)
@@ -251,7 +285,10 @@ def test_a_loss_that_cannot_be_described_is_left_out_with_one_warning(tmp_path):
     assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert_same_outputs(load_model(tmp_path / "m.dlgpu"), model, X)
+        assert_same_outputs(load_model(tmp_path / "m.dlgpu", compile=False), model, X)
+    with pytest.warns(UserWarning, match=r"m\.dlgpu was saved without .*; call compile before training") as caught:
+        assert load_model(tmp_path / "m.dlgpu").optimizer is None
+    assert caught[0].filename == __file__
 
 
 def test_a_model_that_cannot_be_described_leaves_the_old_file(tmp_path):

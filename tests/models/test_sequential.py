@@ -114,6 +114,7 @@ def test_a_layer_that_cannot_be_added_leaves_the_model_as_it_was():
     [
         (lambda m: m.add("dense"), TypeError, "expected a layer, got 'dense'"),
         (lambda m: m.add(Dense), TypeError, "expected a layer, got <class"),
+        (lambda m: Sequential(Dense(3)), TypeError, "expected a list of layers, got <Dense"),
         (lambda m: m.add(Input((3,))), ValueError, "an Input can only stand in front"),
         (lambda m: m.add(Dense(1, name="head")), ValueError, "a layer named 'head' already; names must differ"),
         (lambda m: m.add(m.layers[0]), ValueError, "names must differ"),

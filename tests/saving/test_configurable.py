@@ -5,6 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from dlgpu.layers import LSTM, Conv2D, Dense, Flatten, Layer, MaxPooling2D
+from dlgpu.losses import MeanSquaredError
+from dlgpu.metrics import Recall
+from dlgpu.models import Sequential
+from dlgpu.optimizers import SGD
+from dlgpu.regularizers import L2
 from dlgpu.saving.configurable import (
     Configurable,
     deserialize,
@@ -58,6 +64,55 @@ def test_get_takes_instances_classes_configurations_and_none():
 def test_an_unknown_name_names_the_nearest():
     with pytest.raises(ValueError, match=r"Unknown fruit 'green_aple'\. Did you mean 'green_apple'\?"):
         Fruit.get("green_aple")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Dense(3, activaton="relu"),
+            r"Dense: .*argument 'activaton'. Did you mean 'activation'\? Known: .*dtype",
+        ),
+        (lambda: SGD(lr=0.1), "SGD: .*argument 'lr'. Known: clipnorm, .*learning_rate, .*momentum"),
+        (lambda: MeanSquaredError(reduce="sum"), "MeanSquaredError: .*argument 'reduce'. Did you mean 'reduction'"),
+        (lambda: Recall(treshold=0.1), "Recall: .*argument 'treshold'. Did you mean 'thresholds'"),
+        (lambda: L2(l3=0.1), "L2: .*argument 'l3'. Did you mean 'l2'"),
+        (lambda: Basket(fruit=[]), "Basket: .*argument 'fruit'. Did you mean 'fruits'"),
+        (lambda: Sequential(layer=[]), "Sequential: .*argument 'layer'. Did you mean 'layers'"),
+        (lambda: LSTM(3, unit=4), "LSTM: .*argument 'unit'.*, trainable, unit_forget_bias, units, unroll"),
+        (lambda: Conv2D(3), "Conv2D: missing a required argument: 'kernel_size'"),
+        (lambda: SGD(0.1, 0.9, True, 3), "SGD: too many positional arguments"),
+    ],
+)
+def test_an_argument_that_is_not_known_names_the_class_and_the_nearest(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_arguments_may_be_taken_from_the_open_ones():
+    class Picky(Layer):
+        def __init__(self, **kwargs):
+            self.factor = kwargs.pop("factor")
+            super().__init__(**kwargs)
+
+    assert Picky(factor=2, name="picky").factor == 2
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **given: Conv2D(3, 2, **given),
+        lambda **given: MaxPooling2D(**given),
+        lambda **given: Flatten(**given),
+    ],
+)
+def test_what_is_left_out_of_keras_is_taken_where_it_changes_nothing(make):
+    layer = make(data_format="channels_last", autocast=True, kernel_constraint=None)
+    assert through_json(layer).name == layer.name
+    with pytest.raises(ValueError, match=r"data_format must be 'channels_last' .*, got 'channels_first'"):
+        make(data_format="channels_first")
+    with pytest.raises(ValueError, match="kernel_constraint must be None, got 'non_neg'"):
+        make(kernel_constraint="non_neg")
 
 
 @pytest.mark.parametrize(
@@ -116,8 +171,6 @@ def test_one_description_keeps_objects_the_same():
 
 
 def test_a_users_class_may_be_defined_again_but_not_take_a_name_of_ours():
-    from dlgpu.layers import Dense, Layer
-
     def again():
         class Mine(Layer):
             pass
@@ -133,8 +186,6 @@ def test_a_users_class_may_be_defined_again_but_not_take_a_name_of_ours():
 
 
 def test_known_objects_win_inside_and_leave_nothing_behind():
-    from dlgpu.layers import Dense, Layer
-
     class Other(Layer):
         pass
 

@@ -1,7 +1,9 @@
 """fit, evaluate and predict: what they return, what they refuse, and what they leave behind."""
 
 import os
+import re
 import signal
+import warnings
 from itertools import chain, islice, pairwise
 
 import numpy as np
@@ -302,6 +304,24 @@ def test_an_error_in_a_callback_still_ends_the_run(separable):
         (np.zeros((8, 4), object), np.zeros(8), TypeError, "x: expected numbers"),
         (np.zeros((8, 4)), None, ValueError, "y: expected targets, got None"),
         (np.zeros((8, 4)), np.zeros((8, 3)), ValueError, r"\(8, 3\)"),
+        (
+            np.full((8, 4), 1e60),
+            np.zeros(8),
+            ValueError,
+            r"x: row 0 holds 1e\+60; .* that float32 can hold: scale them",
+        ),
+        (np.array([[0.0] * 4, [-1e39, np.nan, 0, 0]]), np.zeros(2), ValueError, r"x: row 1 holds -1e\+39"),
+        ((np.zeros((8, 4)), np.zeros(8)), None, ValueError, r"y: .* given apart, as in fit\(x, y\)"),
+        (
+            {"a": np.zeros((8, 4))},
+            np.zeros(8),
+            ValueError,
+            "'narrow': expected one array .*, got a dictionary with 'a'",
+        ),
+        ([np.zeros((8, 4))] * 2, np.zeros(8), ValueError, "'narrow': expected one array as inputs, got a list"),
+        ([np.zeros((8, 4)), np.zeros((5, 4))], np.zeros(8), ValueError, r"x\[0\] has 8 samples, but x\[1\] has 5"),
+        ({"a": np.zeros((8, 4)), "b": np.ones((5, 4))}, None, ValueError, r"x\['a'\] has 8 .*, but x\['b'\] has 5"),
+        ([np.zeros((8, 4)), np.full((8, 1), np.inf)], np.zeros(8), ValueError, r"x\[1\]: row 0 holds infinity"),
     ],
 )
 def test_bad_data_is_refused_before_anything_changes(x, y, error, message):
@@ -313,6 +333,86 @@ def test_bad_data_is_refused_before_anything_changes(x, y, error, message):
     for a, b in zip(before, model.get_weights()):
         np.testing.assert_array_equal(a, b)
     assert model.optimizer.iterations == 0
+
+
+def test_a_loss_that_is_not_finite_is_told_once_and_numpy_is_quiet(separable):
+    x, y = separable
+
+    class Batches:
+        def __iter__(self):
+            yield x, y
+            yield np.full_like(x, np.nan), y
+
+    diverging = Sequential([Dense(1)])
+    diverging.compile(SGD(1e30), "mse")
+    for model, data in ((classifier(), (Batches(),)), (diverging, (x, y))):
+        with warnings.catch_warnings(record=True) as caught:
+            losses = model.fit(*data, epochs=3, verbose=0).history["loss"]
+            model.evaluate(*data, verbose=0)
+            model.predict(x * 1e37, verbose=0)
+        (warning,) = caught
+        assert warning.filename == __file__
+        assert str(warning.message).startswith(f"the loss of epoch 1 is {losses[0]}: lower the learning rate")
+
+
+def test_numpys_errors_are_raised_where_they_are_asked_for(separable):
+    def overflow(epoch, logs):
+        np.float32(1e38) * np.float32(1e38)
+
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError, match="overflow"):
+        classifier().fit(*separable, verbose=0, callbacks=[LambdaCallback(on_epoch_end=overflow)])
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "expected"),
+    [
+        ("epochs", "3", "an integer of at least 0"),
+        ("epochs", 2.0, "an integer of at least 0"),
+        ("initial_epoch", -1, "an integer of at least 0"),
+        ("batch_size", 0, "a positive integer"),
+        ("steps_per_epoch", 1.5, "a positive integer"),
+        ("validation_steps", "all", "a positive integer"),
+        ("validation_freq", 0, "a positive integer"),
+        ("validation_split", "0.2", "a number between 0 and 1"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_named(argument, value, expected, separable):
+    with pytest.raises(ValueError, match=f"^{argument}: expected {expected}, got {re.escape(repr(value))}"):
+        classifier().fit(*separable, verbose=0, **{argument: value})
+    with pytest.raises(ValueError, match=r"^steps: expected a positive integer"):
+        classifier().evaluate(*separable, verbose=0, steps="3")
+
+
+def test_what_is_wrong_with_validation_data_is_said_of_them(separable):
+    x, y = separable
+    for data, message in (((x[:, :1], y), "Dense .*expected inputs"), (x, "y: "), ((x, y[:-1]), "x has")):
+        with pytest.raises(ValueError, match=f"^validation_data: {message}"):
+            classifier().fit(x, y, verbose=0, validation_data=data)
+
+
+@pytest.mark.parametrize("x", [{"a": np.zeros((8, 4))}, [np.zeros((8, 4))] * 2])
+def test_a_model_that_is_not_built_refuses_several_inputs_too(x):
+    model = Sequential([Dense(1, name="first")])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="Dense 'first': expected one array as inputs, got a "):
+        model.fit(x, np.zeros((8, 1)), verbose=0)
+
+
+def test_layers_that_are_made_in_call_are_spoken_of(separable):
+    class Late(Model):
+        def call(self, inputs):
+            return Dense(1)(inputs)
+
+    class Unready(Model):
+        def __init__(self):
+            self.units = 3
+
+    model = Late()
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="no trainable weights: its layers must be made in __init__, not in call"):
+        model.fit(*separable, verbose=0)
+    with pytest.raises(AttributeError, match=r"Unready has no .*: its __init__ must call super\(\).__init__\(\) first"):
+        Unready().compile("sgd", "mse")
 
 
 def test_labels_out_of_range_are_named(rng):
