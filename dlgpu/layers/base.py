@@ -3,19 +3,18 @@
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-from dlgpu import initializers
-from dlgpu.backend.devices import Device, current_device, to_host
+from dlgpu.backend.devices import current_device
 from dlgpu.backend.narrow import at_least_float32
 from dlgpu.data.structure import leaves, map_shapes, map_structure
 from dlgpu.layers import calls, names
 from dlgpu.layers.symbol import Call, is_symbolic
+from dlgpu.layers.weights import Weights
 from dlgpu.mixed_precision import DTypePolicy
 from dlgpu.ops.elementwise import astype
-from dlgpu.parameters import Parameter
 from dlgpu.regularizers import Regularizer
 from dlgpu.saving.configurable import Configurable, snake_case
 from dlgpu.tensor import Tensor, as_tensor
@@ -37,7 +36,7 @@ NEUTRAL: dict[str, tuple] = {
 }
 
 
-class Layer(Configurable):
+class Layer(Weights, Configurable):
     """What a network is made of. A subclass defines `call`, and makes its weights in `build`.
 
         class Scale(Layer):
@@ -83,8 +82,8 @@ class Layer(Configurable):
         self.activity_regularizer = Regularizer.get(activity_regularizer)
         self.built = False
         self._trainable = trainable
-        self._weights: list[Parameter] = []
-        self._mixed: dict[str, Parameter] = {}  # those that `call` is to see in the compute dtype, by attribute
+        self._weights = []
+        self._mixed = {}
         for argument, value in kwargs.items():
             neutral = NEUTRAL.get("_constraint" if argument.endswith("_constraint") else argument)
             if neutral is None:
@@ -153,11 +152,6 @@ class Layer(Configurable):
                 layer.built = False
                 del layer._weights[count:]
             raise
-
-    def _with_inner(self) -> "Iterator[Layer]":
-        yield self
-        for layer in self.sublayers():
-            yield from layer._with_inner()
 
     trial = staticmethod(calls.trial)
     penalties = staticmethod(calls.penalties)
@@ -233,152 +227,6 @@ class Layer(Configurable):
         call = Call(self, inputs, kwargs)
         return map_shapes(lambda s: call.output(s, self.compute_dtype.name), self.compute_output_shape(shape))
 
-    # -- dtypes and weights
-
-    @property
-    def compute_dtype(self) -> np.dtype:
-        """The dtype of the computation and of the outputs."""
-        return self.dtype_policy.compute_dtype
-
-    @property
-    def variable_dtype(self) -> np.dtype:
-        """The dtype of the weights."""
-        return self.dtype_policy.variable_dtype
-
-    dtype = variable_dtype
-
-    def add_weight(
-        self,
-        shape: tuple,
-        initializer: Any = "glorot_uniform",
-        name: str = "weight",
-        trainable: bool = True,
-        regularizer: Any = None,
-        dtype: Any = None,
-        autocast: bool = True,
-    ) -> Parameter:
-        """A new weight of this layer, drawn on the host and put on the current device.
-
-        Args:
-            shape: of the weight.
-            initializer: a name, an Initializer or a function of (shape, dtype).
-            name: as Keras names it.
-            trainable: False for state such as a running mean.
-            regularizer: a name or a Regularizer; its value is added to the loss.
-            dtype: the layer's variable dtype by default.
-            autocast: whether `call` finds it in the compute dtype, as an attribute of the layer; only trained weights.
-        """
-        dtype = np.dtype(dtype or self.variable_dtype)
-        draw, drawn_as = initializers.get(initializer), at_least_float32(dtype)
-        drawn = np.array(to_host(draw(tuple(shape), dtype=drawn_as)), order="C").astype(dtype, copy=False)
-        if drawn.shape != tuple(shape):
-            self.fail(f"expected {initializer!r} to make {name} of shape {tuple(shape)}, got {drawn.shape}")
-        made = Parameter(
-            current_device().asarray(drawn), name, f"{self.name}/{name}", trainable, Regularizer.get(regularizer)
-        )
-        made.requires_grad = trainable and self._trainable
-        made.autocast = autocast and trainable
-        self._weights.append(made)
-        return made
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # weights that `call` is to see in another dtype are no plain attributes: __getattr__ finds them
-        mixed = self.__dict__.get("_mixed", {})
-        if isinstance(value, Parameter) and value.autocast and value.dtype != self.compute_dtype:
-            self.__dict__.pop(name, None)
-            mixed[name] = value
-        else:
-            mixed.pop(name, None)
-            super().__setattr__(name, value)
-
-    def sublayers(self) -> "Iterator[Layer]":
-        """The layers that this one holds in its attributes, alone or in lists, tuples and dictionaries."""
-        for name, value in vars(self).items():
-            if isinstance(value, Layer):
-                yield value
-            elif isinstance(value, (list, tuple, dict)) and name not in ("_arguments", "_weights"):
-                yield from _layers_in(value)
-
-    @property
-    def weights(self) -> list[Parameter]:
-        """All weights, in Keras's order: own trainable ones, own others, then those of inner layers."""
-        found = [w for w in self._weights if w.trainable] + [w for w in self._weights if not w.trainable]
-        found += [w for layer in self.sublayers() for w in layer.weights]
-        return list({id(w): w for w in found}.values())
-
-    @property
-    def device(self) -> Device:
-        """The device of the weights; the current one for a layer without any."""
-        first = next((w for layer in self._with_inner() for w in layer._weights), None)
-        return current_device() if first is None else first.device
-
-    @property
-    def trainable_weights(self) -> list[Parameter]:
-        """The weights that an optimizer changes."""
-        return [w for w in self.weights if w.requires_grad]
-
-    @property
-    def non_trainable_weights(self) -> list[Parameter]:
-        """The weights that an optimizer leaves alone."""
-        return [w for w in self.weights if not w.requires_grad]
-
-    @property
-    def trainable(self) -> bool:
-        """Whether the optimizer may change the weights; setting it sets it for inner layers too."""
-        return self._trainable
-
-    @trainable.setter
-    def trainable(self, value: bool) -> None:
-        self._trainable = bool(value)
-        for weight in self._weights:
-            weight.requires_grad = weight.trainable and self._trainable
-        for layer in self.sublayers():
-            layer.trainable = value
-
-    @property
-    def losses(self) -> list[Tensor]:
-        """The regularizers' values at the current weights."""
-        return [w.regularizer(w) for w in self.trainable_weights if w.regularizer is not None]
-
-    def get_weights(self) -> list[np.ndarray]:
-        """Copies of all weights as NumPy arrays, in the order of `weights`."""
-        self._require_built()
-        return [np.array(w.numpy()) for w in self.weights]
-
-    def set_weights(self, weights: list) -> None:
-        """Overwrite all weights, in the order of `weights`; on an error none is changed."""
-        self._require_built()
-        own = self.weights
-        if len(weights) != len(own):
-            self.fail(f"expected {len(own)} weight arrays, got {len(weights)}")
-        for w, value in zip(own, weights):
-            if np.shape(value) != w.shape:
-                self.fail(f"expected an array of shape {w.shape} for {w.path}, got {np.shape(value)}")
-        for w, value in zip(own, weights):
-            w.assign(value)
-
-    def count_params(self) -> int:
-        """The number of values in all weights."""
-        self._require_built()
-        return sum(w.size for w in self.weights)
-
-    def _require_built(self) -> None:
-        if not self.built:
-            self.fail("is not built yet and has no weights: call it on data, or give input_shape, first")
-
-    def __getattr__(self, name: str) -> Any:
-        found = self.__dict__.get("_mixed", {}).get(name)
-        if found is not None:
-            return found if calls.state.casts is None else calls.in_compute_dtype(found)
-        # reached only for what is missing, such as the kernel of a layer that has not seen its inputs' shape
-        if not name.startswith("__") and "_weights" not in self.__dict__:
-            raise AttributeError(
-                f"{type(self).__name__} has no {name!r}: its __init__ must call super().__init__() first"
-            )
-        built = self.__dict__.get("built", True)
-        hint = "" if built else ", and is not built yet: call it on data, or give input_shape"
-        raise AttributeError(f"{type(self).__name__} {self.__dict__.get('name')!r} has no attribute {name!r}{hint}")
-
     # -- description
 
     def get_config(self) -> dict[str, Any]:
@@ -407,10 +255,6 @@ class Layer(Configurable):
             if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
                 self.fail(f"{name} must be a positive integer, got {value!r}")
 
-    def fail(self, message: str, error: type[Exception] = ValueError) -> NoReturn:
-        """Raise an error that begins with this layer's class and name."""
-        raise error(f"{type(self).__name__} {self.name!r}: {message}")
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}{'' if self.built else ', not built'}>"
 
@@ -423,11 +267,3 @@ class SameShape:
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """The inputs' own."""
         return input_shape
-
-
-def _layers_in(items: Any) -> Iterator[Layer]:
-    for item in items.values() if isinstance(items, dict) else items:
-        if isinstance(item, Layer):
-            yield item
-        elif isinstance(item, (list, tuple, dict)):
-            yield from _layers_in(item)

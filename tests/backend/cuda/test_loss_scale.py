@@ -5,7 +5,7 @@ import pytest
 
 from dlgpu.backend.reference import loss_scale
 from tests.backend.column import agree, on_device
-from tests.backend.cuda.hostile import FLOATS
+from tests.backend.comparison import FLOATS
 from tests.backend.rows.update import values
 
 SIZES = [0, 1, 31, 32, 33, 1025, 70001]
