@@ -127,7 +127,7 @@ def test_outputs_are_of_the_compute_dtype_and_weights_and_gradients_float32(make
     np.testing.assert_allclose(found, wanted, atol=8 * EPS[policy] * np.abs(wanted).max())
 
 
-class Scale(Layer):
+class LearnedScale(Layer):
     """A user's layer, which knows nothing of dtypes."""
 
     def build(self, input_shape):
@@ -140,7 +140,7 @@ class Scale(Layer):
 
 
 def test_a_users_layer_sees_its_weights_in_the_compute_dtype_and_others_see_parameters(policy, rng):
-    layer = Scale()
+    layer = LearnedScale()
     y = layer(rng.standard_normal((3, 4)))
     assert y.dtype == layer.compute_dtype
     assert isinstance(layer.factor, Parameter)
@@ -367,7 +367,7 @@ def test_a_loop_of_the_users_own_scales_and_steps(rng):
 
 def test_policies_the_scale_and_the_optimizer_are_saved_and_training_goes_on(policy, tmp_path, rng):
     x, y = data(rng)
-    model = Sequential([Dense(8, activation="relu", input_shape=(20,)), Scale(), Dense(1, dtype="float32")])
+    model = Sequential([Dense(8, activation="relu", input_shape=(20,)), LearnedScale(), Dense(1, dtype="float32")])
     model.compile("adam", "mse")
     model.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
     if policy == "mixed_float16":

@@ -67,7 +67,7 @@ def check_finite(array: Any, name: str, dtype: Any = np.float64) -> None:
     narrowed = np.finfo(array.dtype).max > largest
     for start in range(0, len(array), rows):
         part = array[start : start + rows]
-        fits = xp.abs(part) <= largest if narrowed else xp.isfinite(part)
+        fits = abs(part) <= largest if narrowed else xp.isfinite(part)
         if not fits.all():
             row = int(xp.argmin(fits.reshape(len(fits), -1).all(axis=1)))
             value = float(part[row][~fits[row]].reshape(-1)[0])
