@@ -1,7 +1,6 @@
 """What the data sets share: the file beside the code, and the split of the labelled ones."""
 
 from io import BytesIO
-from pkgutil import get_data
 
 import numpy as np
 
@@ -14,6 +13,8 @@ def read(name: str) -> dict[str, np.ndarray]:
     Returns:
         dict of array name to array, with the shapes and dtypes that README.md lists.
     """
+    from pkgutil import get_data  # only where it is used, as nobody waits for it at the import of dlgpu
+
     # get_data, because a package inside a zip has no path to give to numpy
     with np.load(BytesIO(get_data(__package__, f"{name}.npz") or b"")) as stored:
         return {key: stored[key] for key in stored.files}

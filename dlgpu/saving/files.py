@@ -1,7 +1,6 @@
 """Files: written whole or not at all, and read without running anything that is in them."""
 
 import os
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
@@ -80,6 +79,8 @@ def read_safetensors(path: Any) -> dict[str, np.ndarray]:
 
 def write_archive(path: Any, members: Mapping[str, bytes]) -> None:
     """Write a zip of uncompressed members, atomically; equal members give an equal file."""
+    import zipfile  # with all that it brings, only where there is a file
+
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, data in members.items():
             archive.writestr(zipfile.ZipInfo(name), data)
@@ -93,6 +94,8 @@ def read_archive(path: Any) -> dict[str, bytes]:
         ValueError: it is truncated, damaged (each member has a checksum) or something else. Compressed members are
             refused, so that a small file cannot fill the memory.
     """
+    import zipfile
+
     with open(path, "rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:

@@ -1,6 +1,6 @@
 """What a recorded step takes for constant: settings of layers, losses and the like, and what their functions read."""
 
-import random
+import sys
 from collections.abc import Iterable, Iterator
 from types import CodeType, FunctionType
 from typing import Any
@@ -103,5 +103,6 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 def drawn() -> tuple:
     """The states of Python's and of NumPy's random numbers: who has drawn some draws others the next time."""
-    state: Any = np.random.get_state()  # noqa: NPY002, users' code may draw from it
-    return random.getstate(), state[1].tobytes(), *state[2:]
+    python, numpy = sys.modules.get("random"), sys.modules.get("numpy.random")  # who draws has imported them
+    state = numpy and numpy.get_state()
+    return python and python.getstate(), state and (state[1].tobytes(), *state[2:])
