@@ -11,6 +11,7 @@ import dlgpu
 from dlgpu import layers, schedules
 from dlgpu.backend.cuda import graph
 from dlgpu.training.replay import Replay
+from tests.training.changes import change_dropout, change_rate, change_weights, freeze
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((70, 6), np.float32), RNG.integers(0, 2, (70, 1)).astype(np.float32)
@@ -86,22 +87,6 @@ def test_fifty_steps_of_each_program_with_dropout_and_a_schedule(name):
     model = assert_same_bits(make, lambda m: fit(m, x, y, batch_size=4, epochs=10))
     assert captured(model) == [True]
     assert model.optimizer.iterations == 50
-
-
-def change_weights(model):
-    model.set_weights([w * 0.5 for w in model.get_weights()])
-
-
-def change_rate(model):
-    model.optimizer.learning_rate = 0.1
-
-
-def freeze(model):
-    model.layers[0].trainable = False
-
-
-def change_dropout(model):
-    model.layers[1].rate = 0.8
 
 
 def change_seed(model):

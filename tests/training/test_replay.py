@@ -12,6 +12,7 @@ import dlgpu
 from dlgpu import layers, ops
 from dlgpu.backend.recorder import Memory, kept
 from dlgpu.training.replay import Replay
+from tests.training.changes import change_dropout, change_rate, change_weights, freeze
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((70, 6), np.float32), RNG.integers(0, 2, (70, 1)).astype(np.float32)
@@ -111,22 +112,6 @@ def changed(how):
         return first, fit(model), fit(model, batch_size=10)
 
     return train
-
-
-def change_weights(model):
-    model.set_weights([w * 0.5 for w in model.get_weights()])
-
-
-def change_rate(model):
-    model.optimizer.learning_rate = 0.1
-
-
-def freeze(model):
-    model.layers[0].trainable = False
-
-
-def change_dropout(model):
-    model.layers[1].rate = 0.8
 
 
 def change_activation(model):
