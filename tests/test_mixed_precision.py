@@ -150,7 +150,7 @@ def test_a_users_layer_sees_its_weights_in_the_compute_dtype_and_others_see_para
     y.sum().backward()
     assert layer.factor.grad.dtype == "float32"
     with pytest.raises(AttributeError, match="has no attribute 'facto'"):
-        layer.facto  # noqa: B018
+        _ = layer.facto
 
 
 def test_the_idiom_of_a_float32_softmax_at_the_end(policy, rng):

@@ -74,14 +74,9 @@ class LossScaleOptimizer(Optimizer):
 
     # -- the step
 
-    @property
-    def _flats(self) -> list[FlatParameters]:  # type: ignore[override]
-        return self.inner_optimizer._flats
-
-    @property
-    def kept(self) -> list[Kept]:  # type: ignore[override]
-        """What the inner optimizer keeps."""
-        return self.inner_optimizer.kept
+    # the inner optimizer's
+    _flats: Any = property(lambda self: self.inner_optimizer._flats)
+    kept: Any = property(lambda self: self.inner_optimizer.kept)
 
     @property
     def iterations(self) -> int:

@@ -101,6 +101,7 @@ def test_operators_are_the_functions():
     pairs += [(B + a, B + A), (B - a, B - A), (B / a, B / A), (np.float64(3) * a, 3 * A)]
     pairs += [(a == b, A == B), (a != b, A != B), (a < b, A < B), (a <= b, A <= B)]
     pairs += [(a > b, A > B), (a >= b, A >= B), (array < a, B < A), (array == a, B == A)]
+    pairs += [(a @ b.T, ops.matmul(A, B.T).numpy()), (B @ a.T, ops.matmul(B, A.T).numpy())]
     whole, other = np.round(A), np.round(B)  # of which sums are exact in any order
     pairs += [(Tensor(whole) @ Tensor(other).T, whole @ other.T), (other @ Tensor(whole).T, other @ whole.T)]
     for ours, expected in pairs:
