@@ -1,7 +1,8 @@
 """Activations on CUDA: one thread an element, one pass over memory each way."""
 
+from dlgpu.backend.cuda import cublaslt
 from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty_like
-from dlgpu.backend.cuda.linear import column_sums, product
+from dlgpu.backend.cuda.linear import column_sums, product, product_and_sums
 from dlgpu.backend.cuda.source import source
 from dlgpu.backend.reference import activation as reference
 
@@ -39,14 +40,16 @@ def activation_backward(grad, saved, name):
 
 @reference.dense.on("cuda")
 def dense(x, kernel, bias, name):
+    if cublaslt.serves(x) and not cublaslt.fuses(x, kernel.shape[-1], name):
+        return bias_activation(product(x, kernel, bias)[0], None, name, overwrite=True)
     return product(x, kernel, bias, name)
 
 
 @reference.dense_backward.on("cuda")
 def dense_backward(grad, x, kernel, saved, name, needed):
     grad_z = activation_backward(grad, saved, name)
-    return (
-        product(grad_z, kernel.T)[0] if needed[0] else None,
-        product(x.T, grad_z)[0] if needed[1] else None,
-        column_sums(grad_z) if needed[2] else None,
-    )
+    by_x = product(grad_z, kernel.T)[0] if needed[0] else None
+    if needed[1] and needed[2]:
+        return by_x, *product_and_sums(x.T, grad_z)
+    by_kernel = product(x.T, grad_z)[0] if needed[1] else None
+    return by_x, by_kernel, column_sums(grad_z) if needed[2] else None

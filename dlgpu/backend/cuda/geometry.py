@@ -1,5 +1,6 @@
 """The choices that all launches share."""
 
+import math
 from typing import Any
 
 from dlgpu.backend.dispatch import array_namespace
@@ -16,6 +17,18 @@ def blocks_for(size: int, block: int = BLOCK) -> int:
 def contiguous(x: Any) -> Any:
     """x itself, or a contiguous copy."""
     return x if x.flags.c_contiguous else x.copy(order="C")
+
+
+def lay_out(x: Any, lead: tuple) -> tuple[Any, int, bool]:
+    """An array with x's values, how many lie between its matrices, and whether these are transposed in it."""
+    if math.prod(x.shape[:-2]) == 1:
+        x, apart = x.reshape(x.shape[-2:]), 0
+    else:
+        x, apart = array_namespace(x).broadcast_to(x, (*lead, *x.shape[-2:])), math.prod(x.shape[-2:])
+    swapped = x.swapaxes(-1, -2)
+    if swapped.flags.c_contiguous and not x.flags.c_contiguous:
+        return swapped, apart, True
+    return contiguous(x), apart, False
 
 
 def empty_like(x: Any) -> Any:

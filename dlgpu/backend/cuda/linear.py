@@ -1,13 +1,15 @@
-"""Products of matrices on CUDA, by a kernel that a captured step can hold too: cuBLAS through CuPy cannot be captured.
+"""Products of matrices on CUDA: by cuBLASLt where nvmath-python is installed, else by a kernel of dlgpu's.
 
-All steps use it, captured or not, so that both give the same bits.
+A captured step can hold both, and cuBLAS through CuPy not. All steps use the same, captured or not, so that both give
+the same bits.
 """
 
 import math
 
 import numpy as np
 
-from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty
+from dlgpu.backend.cuda import cublaslt
+from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty, lay_out
 from dlgpu.backend.cuda.source import STORAGE, source
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import linear as reference
@@ -28,9 +30,13 @@ def matmul(a, b):
 
 def product(a, b, bias=None, activation="linear"):
     """activation(a @ b + bias) over the last two axes, and what the activation's backward needs, as `dense` has it."""
-    xp, lead = array_namespace(a), np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    if cublaslt.serves(a) and cublaslt.fuses(a, b.shape[-1], activation):
+        found = cublaslt.product(a, b, bias, activation)
+        if found is not None:
+            return found
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     stack = math.prod(lead)
-    (a, a_apart, a_turned), (b, b_apart, b_turned) = (_laid(xp, x, lead) for x in (a, b))
+    (a, a_apart, a_turned), (b, b_apart, b_turned) = (lay_out(x, lead) for x in (a, b))
     rows, inner = a.shape[-2:][:: -1 if a_turned else 1]
     columns = b.shape[-2 if b_turned else -1]
     out = empty(a, (*lead, rows, columns))
@@ -49,6 +55,12 @@ def product(a, b, bias=None, activation="linear"):
     return out, out if z is None else z
 
 
+def product_and_sums(a, b):
+    """a @ b of two matrices, and the sums over b's rows."""
+    found = cublaslt.product(a, b, sums=True)
+    return (product(a, b)[0], column_sums(b)) if found is None else found
+
+
 def column_sums(x):
     """The sums over the rows of x (rows, columns), in the precision that products have."""
     return product(array_namespace(x).ones((1, len(x)), x.dtype), x)[0][0]
@@ -65,15 +77,3 @@ def plan(rows, columns, inner, stack):
             break
     splits = min(ENOUGH // max(1, tiles * stack), inner // DEEP)
     return each, tiles, max(1, splits)
-
-
-def _laid(xp, x, lead):
-    """An array with x's values, how many lie between its matrices, and whether these are transposed in it."""
-    if math.prod(x.shape[:-2]) == 1:
-        x, apart = x.reshape(x.shape[-2:]), 0
-    else:
-        x, apart = xp.broadcast_to(x, (*lead, *x.shape[-2:])), math.prod(x.shape[-2:])
-    swapped = x.swapaxes(-1, -2)
-    if swapped.flags.c_contiguous and not x.flags.c_contiguous:
-        return swapped, apart, True
-    return contiguous(x), apart, False

@@ -1,0 +1,215 @@
+"""Products of matrices by NVIDIA's cuBLASLt, where nvmath-python is installed (DLGPU_CUBLASLT=0 leaves it out).
+
+cuBLASLt, unlike cuBLAS through CuPy, can be captured; it adds a bias and applies some activations as it writes the
+product, and sums up what a bias's gradient is as it reads. Its matrices lie by columns: an array (rows, columns) is the
+matrix (columns, rows) with the same memory, so that out = a @ b is asked for as out' = b' a'. A bias then runs along
+its rows, as cuBLASLt wants it. For each shape the plan is made and the algorithm chosen once.
+"""
+
+import functools
+import math
+import os
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dlgpu.backend.cuda.geometry import contiguous, empty, lay_out
+from dlgpu.backend.reference.activation import FROM_INPUT
+
+WORKSPACE = 32 << 20  # bytes: what NVIDIA advises for Hopper
+TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}  # cudaDataType_t
+# cuBLASLt's GELU is the one by tanh. It keeps its input for the backward in columns of a length that 8 divides.
+FUSED = {"linear": "", "relu": "RELU", "gelu_tanh": "GELU_AUX"}
+
+
+class Shape(NamedTuple):
+    """What a plan is made for; see `product` in kernels/linear.cu."""
+
+    dtype: str
+    rows: int
+    columns: int
+    inner: int
+    a_turned: bool
+    b_turned: bool
+    a_apart: int
+    b_apart: int
+    stack: int
+    epilogue: str
+    alignments: tuple[int, int, int]
+
+
+@functools.cache
+def bindings() -> tuple | None:
+    """The modules cublasLt and cublas of nvmath.bindings, if they are here and can be loaded."""
+    if os.environ.get("DLGPU_CUBLASLT") == "0" or find_spec("nvmath") is None:
+        return None
+    try:
+        found = tuple(import_module(f"nvmath.bindings.{name}") for name in ("cublasLt", "cublas"))
+        found[0].get_version()  # which loads the library
+    except Exception:  # of many types, where it is not installed or does not suit the driver
+        return None
+    return found
+
+
+def serves(x: Any) -> bool:
+    """Whether products with this array can go through cuBLASLt."""
+    return not isinstance(x, np.ndarray) and x.dtype.name in TYPES and bindings() is not None
+
+
+def fuses(x: Any, columns: int, activation: str) -> bool:
+    """Whether a product's activation can be applied as it is written."""
+    if activation not in FUSED or (activation == "gelu_tanh" and columns % 8):
+        return False
+    return activation == "linear" or _keeps_nan(x.device.id, x.dtype.name, activation)
+
+
+@functools.cache
+def _keeps_nan(index: int, dtype: str, activation: str) -> bool:
+    """Whether a fused activation hands on NaN, which is not documented. Waits for the device, once."""
+    cupy = import_module("cupy")
+    x = cupy.full((8, 8), np.nan, import_module("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype)
+    found = product(x, x, None, activation)
+    return found is not None and bool(cupy.isnan(found[0]).all())
+
+
+def product(a: Any, b: Any, bias: Any = None, activation: str = "linear", sums: bool = False) -> tuple | None:
+    """activation(a @ b + bias) over the last two axes; None where cuBLASLt does not do it.
+
+    Args:
+        a, b: on one GPU, of one dtype among TYPES.
+        bias: (columns,) or None.
+        activation: one of FUSED.
+        sums: also the sums of b's rows, in the same pass; without bias and activation only.
+    Returns:
+        the product, and what the activation's backward needs, or the sums.
+    """
+    if not serves(a):
+        return None
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    shape = (*lead, a.shape[-2], b.shape[-1])
+    if 0 in (*shape, a.shape[-1]):
+        return None
+    if b.ndim == 2:  # one product instead of a stack
+        a = a.reshape(-1, a.shape[-1])
+    stack = 1 if b.ndim == 2 else math.prod(lead)
+    (a, a_apart, a_turned), (b, b_apart, b_turned) = (lay_out(x, lead if stack > 1 else ()) for x in (a, b))
+    rows, inner = a.shape[-2:][:: -1 if a_turned else 1]
+    columns = shape[-1]
+    out = empty(a, shape)
+    aux = empty(a, shape) if activation in FROM_INPUT else empty(a, (columns,)) if sums else None
+    bias = None if bias is None else contiguous(bias)
+    parts = [FUSED[activation], "BIAS" if bias is not None else "", "BGRADA" if sums else ""]
+    epilogue = "_".join(filter(None, parts)) or "DEFAULT"
+    alignments = alignment(b), alignment(a), alignment(out)
+    places = a_turned, b_turned, a_apart, b_apart, stack
+    found = plan(out.device.id, Shape(a.dtype.name, rows, columns, inner, *places, epilogue, alignments))
+    if found is None:
+        return None
+    found.run(a, b, out, bias, aux, import_module("cupy").cuda.get_current_stream().ptr)
+    return out, out if aux is None else aux
+
+
+def alignment(x: Any) -> int:
+    """The largest power of 2 up to 256 that divides an array's address, on which the choice of an algorithm depends."""
+    return min(256, x.data.ptr & -x.data.ptr)
+
+
+@functools.cache
+def plan(index: int, shape: Shape) -> "Plan | None":
+    """The plan for a shape on a GPU; None if cuBLASLt has no algorithm for it."""
+    with import_module("cupy").cuda.Device(index):
+        made = Plan(index, shape)
+    return made if made.found else None
+
+
+@functools.cache
+def _of_device(index: int) -> tuple:
+    """The handle of a GPU, and the memory that all its products share: they follow each other on one stream."""
+    cupy, modules = import_module("cupy"), bindings()
+    assert modules is not None
+    pool = cupy.cuda.MemoryPool()  # of its own: it must not lie in a graph's
+    with cupy.cuda.using_allocator(pool.malloc):
+        return modules[0].create(), cupy.empty(WORKSPACE, np.uint8), pool
+
+
+class Plan:
+    """The descriptions of a product and its algorithm, as long as the process lives.
+
+    Attributes:
+        found: whether there is an algorithm.
+    """
+
+    def __init__(self, index: int, shape: Shape):
+        modules = bindings()
+        assert modules is not None
+        self.lt, cublas = modules
+        self.handle, self.workspace, _ = _of_device(index)
+        kind, double = TYPES[shape.dtype], shape.dtype == "float64"
+        compute = cublas.ComputeType.COMPUTE_64F if double else cublas.ComputeType.COMPUTE_32F
+        self.desc = self.lt.matmul_desc_create(compute, TYPES["float64" if double else "float32"])
+        self.one, self.zero = (np.full(1, value, np.float64 if double else np.float32) for value in (1, 0))
+        attribute, operation = self.lt.MatmulDescAttribute, cublas.Operation
+        self._describe(attribute.TRANSA, operation.T if shape.b_turned else operation.N)
+        self._describe(attribute.TRANSB, operation.T if shape.a_turned else operation.N)
+        self._describe(attribute.EPILOGUE, self.lt.Epilogue[shape.epilogue])
+        self.epilogue = shape.epilogue
+        if "AUX" in shape.epilogue:
+            self._describe(attribute.EPILOGUE_AUX_LD, shape.columns)
+            self._describe(attribute.EPILOGUE_AUX_BATCH_STRIDE, shape.rows * shape.columns)
+        sizes = shape.rows, shape.columns, shape.inner
+        self.a = self._layout(kind, sizes[2], sizes[0], shape.a_turned, shape.a_apart, shape.stack)
+        self.b = self._layout(kind, sizes[1], sizes[2], shape.b_turned, shape.b_apart, shape.stack)
+        self.out = self._layout(kind, sizes[1], sizes[0], False, sizes[0] * sizes[1], shape.stack)
+        self.algorithms = np.zeros(1, self.lt.matmul_heuristic_result_dtype)
+        self.found = self._choose(shape.alignments)
+
+    def _describe(self, attribute: Any, value: int) -> None:
+        number = np.array([value], self.lt.get_matmul_desc_attribute_dtype(attribute))
+        self.lt.matmul_desc_set_attribute(self.desc, attribute, number.ctypes.data, number.nbytes)
+
+    def _layout(self, kind: int, rows: int, columns: int, turned: bool, apart: int, stack: int) -> int:
+        """Of a matrix by columns, of which there is a stack."""
+        rows, columns = (columns, rows) if turned else (rows, columns)
+        layout = self.lt.matrix_layout_create(kind, rows, columns, rows)
+        attribute = self.lt.MatrixLayoutAttribute
+        for each, value in ((attribute.BATCH_COUNT, stack), (attribute.STRIDED_BATCH_OFFSET, apart)):
+            number = np.array([value], self.lt.get_matrix_layout_attribute_dtype(each))
+            self.lt.matrix_layout_set_attribute(layout, each, number.ctypes.data, number.nbytes)
+        return layout
+
+    def _choose(self, alignments: tuple[int, int, int]) -> bool:
+        attribute, preference = self.lt.MatmulPreferenceAttribute, self.lt.matmul_preference_create()
+        wanted = {attribute.MAX_WORKSPACE_BYTES: WORKSPACE}
+        for name, bytes_ in zip(("A", "B", "C", "D"), (*alignments, alignments[2])):
+            wanted[attribute[f"MIN_ALIGNMENT_{name}_BYTES"]] = bytes_
+        for each, value in wanted.items():
+            number = np.array([value], self.lt.get_matmul_preference_attribute_dtype(each))
+            self.lt.matmul_preference_set_attribute(preference, each, number.ctypes.data, number.nbytes)
+        count = np.zeros(1, np.int32)
+        layouts = self.b, self.a, self.out, self.out
+        results = self.algorithms.ctypes.data, count.ctypes.data
+        try:
+            self.lt.matmul_algo_get_heuristic(self.handle, self.desc, *layouts, preference, 1, *results)
+        except self.lt.cuBLASLtError:  # it does not support this
+            return False
+        finally:
+            self.lt.matmul_preference_destroy(preference)
+        return bool(count[0])
+
+    def run(self, a: Any, b: Any, out: Any, bias: Any, aux: Any, stream: int) -> None:
+        """The product, on a stream."""
+        attribute = self.lt.MatmulDescAttribute
+        if self.epilogue == "BGRADA":
+            self._describe(attribute.BIAS_POINTER, aux.data.ptr)  # to which the sums are written
+        elif aux is not None:
+            self._describe(attribute.EPILOGUE_AUX_POINTER, aux.data.ptr)
+        if bias is not None:
+            self._describe(attribute.BIAS_POINTER, bias.data.ptr)
+        one, zero = self.one.ctypes.data, self.zero.ctypes.data
+        first, second, result = (b.data.ptr, self.b), (a.data.ptr, self.a), (out.data.ptr, self.out)
+        algorithm, workspace = self.algorithms.ctypes.data, (self.workspace.data.ptr, WORKSPACE)  # which it begins with
+        self.lt.matmul(
+            self.handle, self.desc, one, *first, *second, zero, *result, *result, algorithm, *workspace, stream
+        )

@@ -1,0 +1,204 @@
+"""Products by cuBLASLt, as the stand-in for nvmath-python computes and checks them."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dlgpu
+from dlgpu import layers
+from dlgpu.backend.cuda import cublaslt
+from dlgpu.backend.dispatch import registry
+from tests.cuda.test_graph import PROGRAMS, RNG, assert_same_bits, captured, fit, model_of
+from tests.cuda.test_stand_in_graph import Counted, steady
+
+CACHED = cublaslt.bindings, cublaslt.plan, cublaslt._of_device, cublaslt._keeps_nan
+
+
+@pytest.fixture
+def lt(monkeypatch):
+    """The stand-in's module, installed."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "doubles" / "nvidia")
+    for cached in CACHED:
+        cached.cache_clear()
+    module = cublaslt.bindings()[0]
+    module.matmuls.clear()
+    yield module
+    for cached in CACHED:
+        cached.cache_clear()
+    for name in [n for n in sys.modules if n.partition(".")[0] == "nvmath"]:
+        del sys.modules[name]
+
+
+def of_reference(name, *args):
+    """The reference's result on NumPy's arrays, in float64."""
+    wide = [np.asarray(a, np.float64) if getattr(a, "dtype", np.dtype(int)).kind in "fV" else a for a in args]
+    return registry[name].reference(*wide)
+
+
+def agree(lt, cupy, name, *args, epilogues, rtol=2e-6):
+    """The kernel gives what its reference gives, by these products and no others."""
+    lt.matmuls.clear()
+    found = registry[name](*(cupy.asarray(a) if isinstance(a, np.ndarray) else a for a in args))
+    wanted = of_reference(name, *args)
+    pairs = zip(found, wanted) if isinstance(found, tuple) else [(found, wanted)]
+    for f, w in pairs:
+        if w is not None:
+            scale = np.abs(w).max(initial=1e-30)
+            np.testing.assert_allclose(f.get().astype(np.float64), w, rtol=0, atol=rtol * scale * 10)
+    assert [m for m in lt.matmuls if m] == epilogues
+
+
+def normal(*shape, dtype=np.float32):
+    return RNG.standard_normal(shape).astype(dtype)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (5, 3, 7), (33, 65, 17), (8, 600, 3)])
+@pytest.mark.parametrize("a_turned", [False, True])
+@pytest.mark.parametrize("b_turned", [False, True])
+def test_matrices_by_rows_are_matrices_by_columns_turned_around(sizes, a_turned, b_turned, lt, cupy):
+    rows, inner, columns = sizes
+    a = cupy.asarray(normal(inner, rows)).T if a_turned else cupy.asarray(normal(rows, inner))
+    b = cupy.asarray(normal(columns, inner)).T if b_turned else cupy.asarray(normal(inner, columns))
+    wanted = a.get().astype(np.float64) @ b.get()
+    np.testing.assert_allclose(registry["matmul"](a, b).get(), wanted, rtol=0, atol=1e-5 * inner**0.5)
+    assert lt.matmuls == ["DEFAULT"]
+
+
+@pytest.mark.parametrize("stacks", [((3,), (3,)), ((2, 1), (3,)), ((), (2, 3)), ((4,), ()), ((1,), (5, 1))])
+def test_stacks_are_one_product(stacks, lt, cupy):
+    agree(lt, cupy, "matmul", normal(*stacks[0], 5, 7), normal(*stacks[1], 7, 6), epilogues=["DEFAULT"])
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 2), (3, 0, 2), (3, 2, 0)])
+def test_what_is_empty_is_no_product(shape, lt, cupy):
+    rows, inner, columns = shape
+    agree(lt, cupy, "matmul", normal(rows, inner), normal(inner, columns), epilogues=[])
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-14), ("float16", 2e-3), ("bfloat16", 2e-2)])
+def test_other_types(dtype, rtol, lt, cupy):
+    import ml_dtypes
+
+    dtype = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+    agree(
+        lt, cupy, "matmul", normal(5, 9, dtype=dtype), normal(9, 8, dtype=dtype), epilogues=["DEFAULT"], rtol=rtol / 10
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "epilogues"),
+    [
+        ("linear", 7, ["BIAS"]),
+        ("relu", 7, ["RELU", "RELU_BIAS"]),  # the first looks for NaN
+        ("gelu_tanh", 16, ["GELU_AUX", "GELU_AUX_BIAS"]),
+        ("gelu_tanh", 7, ["BIAS"]),
+        ("tanh", 7, ["BIAS"]),
+        ("gelu", 7, ["BIAS"]),
+    ],
+)
+def test_dense_adds_its_bias_and_activation_as_it_writes(name, units, epilogues, lt, cupy):
+    arrays = normal(6, 5), normal(5, units), normal(units)
+    agree(lt, cupy, "dense", *arrays, name, epilogues=epilogues)
+    agree(
+        lt,
+        cupy,
+        "dense",
+        *arrays[:2],
+        None,
+        name,
+        epilogues=[e.replace("_BIAS", "").replace("BIAS", "DEFAULT") for e in epilogues[-1:]],
+    )
+
+
+@pytest.mark.parametrize("needed", [(True, True, True), (False, True, True), (True, True, False), (False, False, True)])
+def test_the_gradient_of_the_bias_comes_with_that_of_the_kernel(needed, lt, cupy):
+    grad, x, kernel, saved = normal(6, 7), normal(6, 5), normal(5, 7), normal(6, 7)
+    of_kernel = [] if not needed[1] else ["BGRADA"] if needed[2] else ["DEFAULT"]
+    alone = ["DEFAULT"] if needed[2] and not needed[1] else []
+    wanted = ["DEFAULT"] * needed[0] + of_kernel + alone
+    agree(lt, cupy, "dense_backward", grad, x, kernel, saved, "relu", needed, epilogues=wanted)
+
+
+def test_nan_is_handed_on_by_an_activation_that_would_hide_it(lt, cupy, monkeypatch):
+    monkeypatch.setattr(lt.np, "maximum", np.fmax)  # as hardware has it
+    x, kernel = normal(4, 5), normal(5, 3)
+    x[2, 1] = np.nan
+    output, _ = registry["dense"](cupy.asarray(x), cupy.asarray(kernel), None, "relu")
+    assert np.isnan(output.get()[2]).all()
+    assert lt.matmuls == ["RELU", "DEFAULT"]
+
+
+def test_a_plan_is_made_once_for_each_shape_and_alignment(lt, cupy, monkeypatch):
+    asked, heuristic = [], lt.matmul_algo_get_heuristic
+    monkeypatch.setattr(lt, "matmul_algo_get_heuristic", lambda *a: asked.append(a) or heuristic(*a))
+    a, b = (cupy.asarray(normal(*s)) for s in ((4, 8), (8, 4)))
+    for count, bytes_ in ((1, 16), (1, 16), (2, 4), (2, 16)):
+        monkeypatch.setattr(cublaslt, "alignment", lambda x, bytes_=bytes_: bytes_)
+        registry["matmul"](a, b)
+        assert len(asked) == count
+
+
+def test_alignments_are_those_of_addresses(lt, cupy):
+    x = cupy.asarray(normal(64))
+    start = 16 - x.data.ptr % 64 // 4
+    assert [cublaslt.alignment(x[start + at :]) % 64 for at in (1, 2, 3, 4, 6, 8)] == [4, 8, 4, 16, 8, 32]
+
+
+def test_a_library_that_cannot_be_loaded_is_left_out(lt, monkeypatch):
+    def missing():
+        raise LookupError("libcublasLt.so")
+
+    monkeypatch.setattr(lt, "get_version", missing)
+    cublaslt.bindings.cache_clear()
+    assert cublaslt.bindings() is None
+
+
+def test_what_the_library_does_not_do_the_kernel_does(lt, cupy, monkeypatch):
+    def unsupported(*args):
+        raise lt.cuBLASLtError(15)
+
+    monkeypatch.setattr(lt, "matmul_algo_get_heuristic", unsupported)
+    agree(lt, cupy, "matmul", normal(5, 9), normal(9, 4), epilogues=[])
+    agree(lt, cupy, "dense", normal(5, 9), normal(9, 4), normal(4), "relu", epilogues=[])
+    agree(
+        lt,
+        cupy,
+        "dense_backward",
+        *(normal(*s) for s in ((5, 4), (5, 9), (9, 4), (5, 4))),
+        "relu",
+        (True,) * 3,
+        epilogues=[],
+    )
+
+
+def test_it_can_be_left_out(lt, monkeypatch):
+    monkeypatch.setenv("DLGPU_CUBLASLT", "0")
+    cublaslt.bindings.cache_clear()
+    assert cublaslt.bindings() is None
+
+
+@pytest.mark.parametrize("name", ["fnn", "lstm"])
+def test_a_captured_step_holds_these_products(name, lt):
+    shape, network = PROGRAMS[name]
+    x, y = RNG.standard_normal((20, *shape), np.float32), RNG.integers(0, 2, (20, 1)).astype(np.float32)
+    model = assert_same_bits(
+        lambda **c: model_of(*network(), loss="mse", **c), lambda m: fit(m, x, y, batch_size=4, epochs=3)
+    )
+    assert captured(model) == [True]
+    assert {"BIAS", "BGRADA"} <= set(lt.matmuls)
+
+
+def test_a_steady_step_of_these_products_waits_for_nothing(lt, monkeypatch):
+    counted = Counted(monkeypatch)
+    network = (
+        layers.Dense(16),
+        layers.Dense(5, activation="relu"),
+        layers.Dense(1, "sigmoid"),
+    )
+    with dlgpu.device("cuda"):
+        step, batches = steady(model_of(*network))
+    counted.of(step, [next(batches)])
+    assert counted.of(step, batches) == (0, 0, [])
+    assert {"BIAS", "RELU_BIAS", "BGRADA"} <= set(lt.matmuls)
