@@ -18,7 +18,8 @@ def test_calls_are_timed_in_graphs_and_the_step_has_ranges(cupy, monkeypatch):
     assert [c.name for c in found.calls][-3:] == ["adam_step", "add_scaled", "add_binary_matches"]
     assert graphs
     assert None not in graphs
-    assert {"step of sequential", "adam_step", "dense_backward"} <= set(names)
+    assert {"adam_step", "dense_backward"} <= set(names)
+    assert any(name and name.startswith("step of sequential") for name in names)
     assert names.count(None) == len(names) / 2
     assert all(peak > 0 for peak in found.peaks.values())
     assert launches.table(found, 0.0).count("peak, ") == len(found.peaks)

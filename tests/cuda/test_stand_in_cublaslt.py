@@ -112,6 +112,14 @@ def test_dense_adds_its_bias_and_activation_as_it_writes(name, units, epilogues,
     )
 
 
+def test_what_an_activation_keeps_of_a_stack_is_where_it_belongs(lt, cupy):
+    a, b = normal(3, 5, 7), normal(3, 7, 8)
+    output, kept = cublaslt.product(cupy.asarray(a), cupy.asarray(b), None, "gelu_tanh")
+    np.testing.assert_allclose(kept.get(), a @ b, rtol=0, atol=1e-5)
+    wanted = of_reference("bias_activation", a @ b, None, "gelu_tanh")[0]
+    np.testing.assert_allclose(output.get(), wanted, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("needed", [(True, True, True), (False, True, True), (True, True, False), (False, False, True)])
 def test_the_gradient_of_the_bias_comes_with_that_of_the_kernel(needed, lt, cupy):
     grad, x, kernel, saved = normal(6, 7), normal(6, 5), normal(5, 7), normal(6, 7)

@@ -54,6 +54,7 @@ def test_a_steady_step_is_one_launch_and_the_host_waits_for_nothing(monkeypatch)
 def test_several_steps_are_one_launch_and_the_host_waits_for_nothing(monkeypatch):
     monkeypatch.setattr(replay, "MANY", 2)
     monkeypatch.setattr(replay, "LOOK", 1e9)
+    monkeypatch.setattr(graph.Repeater, "together", 4)
     counted, launched = Counted(monkeypatch), []
     step, _ = steady(dense_model(layers.Dropout(0.3)))
     monkeypatch.setattr(graph.Captured, "replay", lambda *a, f=graph.Captured.replay: launched.append(a[1:]) or f(*a))
@@ -62,9 +63,9 @@ def test_several_steps_are_one_launch_and_the_host_waits_for_nothing(monkeypatch
         step.begin_training()
         groups = list(step.groups(data.batches(None), 8))
         found = [counted.of(step, [group]) for group in groups]
-    assert [len(group) for group in groups] == [8]
-    assert found == [(0, 0, ["write_words"])]  # where in the data set the pass begins
-    assert launched[-1] == (8,)
+    assert [len(group) for group in groups] == [4, 4]
+    assert found == [(0, 0, ["write_words"]), (0, 0, [])]  # where in the data set the pass begins
+    assert launched[-2:] == [(4,), (4,)]
 
 
 def test_a_step_whose_batch_is_sent_waits_for_the_last_but_one_copy_only(monkeypatch):
