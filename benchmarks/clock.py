@@ -97,7 +97,6 @@ def peaks() -> dict[str, float]:
 
     attributes = cupy.cuda.Device(device.index).attributes
     capability = attributes["ComputeCapabilityMajor"], attributes["ComputeCapabilityMinor"]
-    clocks = attributes["MultiProcessorCount"] * attributes["ClockRate"] * 1e3  # ClockRate is in kHz
-    return {
-        kind: 2.0 * fma * clocks for kind, fma in zip(("float32", "tf32", "16 bit"), FMA.get(capability, ())) if fma
-    }
+    clocks = attributes["MultiProcessorCount"] * attributes.get("ClockRate", 0) * 1e3  # ClockRate is in kHz
+    kinds = zip(("float32", "tf32", "16 bit"), FMA.get(capability, ()))
+    return {kind: 2.0 * fma * clocks for kind, fma in kinds if fma * clocks}

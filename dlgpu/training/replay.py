@@ -88,7 +88,10 @@ class Replays:
 
     def tell(self, why: str) -> None:
         """Say once that steps cannot be captured."""
-        self._warn(f"a training step cannot be captured, and runs as it is written, which is slower: {why}")
+        self._warn(
+            f"a training step cannot be captured, and runs as it is written, which is slower: {why} "
+            "(compile(run_eagerly=True) means that, and says nothing)"
+        )
 
     def watched(self, callback: str) -> None:
         """Say once that steps cannot be done together."""
@@ -99,7 +102,7 @@ class Replays:
         kind = what.partition(":")[0]
         if self.repeater.tells and not self.eager and kind not in self._told:
             self._told.add(kind)
-            warnings.warn(f"{what} (compile(run_eagerly=True) means that, and says nothing)", stacklevel=3)
+            warnings.warn(what, stacklevel=3)
 
 
 class Replay:

@@ -76,7 +76,8 @@ class Trainer(BatchTrainer):
             batch_size: samples a step, 32 by default; the last batch may be smaller.
             epochs: the number of the last epoch, counted from 1.
             verbose: "auto" or 1 one progress bar, 2 a line for each epoch, 0 nothing.
-            callbacks: what happens between batches and epochs.
+            callbacks: what happens between batches and epochs. A GPU does several steps at once where no callback looks
+                at every batch.
             validation_split: the last fraction of x and y is held out and evaluated after each epoch.
             validation_data: (x, y) or (x, y, sample_weight) or a generator, evaluated after each epoch.
             shuffle: a new order of the samples in each epoch; generators keep theirs.

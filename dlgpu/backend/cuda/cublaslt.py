@@ -71,7 +71,7 @@ def _keeps_nan(index: int, dtype: str, activation: str) -> bool:
     cupy = import_module("cupy")
     x = cupy.full((8, 8), np.nan, import_module("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype)
     found = product(x, x, None, activation)
-    return found is not None and bool(cupy.isnan(found[0]).all())
+    return found is not None and bool(cupy.isnan(found[0].astype(np.float32)).all())
 
 
 def product(a: Any, b: Any, bias: Any = None, activation: str = "linear", sums: bool = False) -> tuple | None:
