@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -62,6 +62,7 @@ class Layer(Weights, Configurable):
 
     autocast = True  # convert inputs to the layer's compute dtype
     supports_masking = False  # hand the mask on unchanged
+    _varying: ClassVar[tuple[str, ...]] = ("built",)
 
     def __init__(
         self,

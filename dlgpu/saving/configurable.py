@@ -27,6 +27,7 @@ class Configurable:
 
     registry: ClassVar[dict[str, type["Configurable"]]]
     aliases: ClassVar[tuple[str, ...]] = ()
+    _varying: ClassVar[tuple[str, ...]] = ("_arguments",)  # attributes on which no recorded step depends
     _arguments: dict[str, Any]
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:

@@ -1,8 +1,8 @@
 """A captured step gives the bits of one that runs as written, waits for nothing, and is captured anew where it must."""
 
 import copy
-import itertools
 import warnings
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -267,10 +267,11 @@ class Counting(layers.Layer):
 
 class Hidden(layers.Layer):
     def build(self, input_shape):
-        self.counter = itertools.count(1)
+        self.calls = SimpleQueue()  # of which no look at settings knows the length
 
     def call(self, inputs):
-        return inputs * (1 / next(self.counter))
+        self.calls.put(None)
+        return inputs * (1 / self.calls.qsize())
 
 
 @pytest.mark.parametrize(
