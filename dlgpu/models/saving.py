@@ -43,19 +43,20 @@ def save_model(model: Any, path: str | PathLike) -> None:
         path: must end in .dlgpu.
     Raises:
         ValueError: another extension.
-        TypeError: a layer holds something that JSON cannot describe, such as a lambda.
+        TypeError: a layer holds something that JSON cannot describe, such as a lambda; or two classes of one name,
+            which could not be told apart when they are loaded.
     """
     _require_extension(path, ".dlgpu", "a model", "save_weights writes .safetensors")
     write_archive(path, to_members(model)[0])
 
 
-def to_members(model: Any) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """What a .dlgpu file holds, and the user's own classes and functions by name, without which it means nothing.
+def to_members(model: Any) -> tuple[dict[str, bytes], list]:
+    """What a .dlgpu file holds, and the user's own classes and functions, without which it means nothing.
 
     Raises:
         TypeError: as by `save_model`.
     """
-    with one_description() as met:
+    with one_description() as definitions:
         arguments, problem = _compile_arguments(model)
         description = {
             "format": FORMAT,
@@ -72,8 +73,7 @@ def to_members(model: Any) -> tuple[dict[str, bytes], dict[str, Any]]:
     }
     if description["compile"]:
         members["optimizer.safetensors"] = to_safetensors(_optimizer_state(model))
-    named = [found if isroutine(found) else type(found) for _, found in met.values()]
-    return members, {item.__name__: item for item in named if not str(item.__module__).startswith("dlgpu.")}
+    return members, [item for item in definitions.values() if not str(item.__module__).startswith("dlgpu.")]
 
 
 def load_model(path: str | PathLike, custom_objects: Mapping[str, Any] | None = None, compile: bool = True) -> Any:
@@ -95,9 +95,7 @@ def load_model(path: str | PathLike, custom_objects: Mapping[str, Any] | None = 
     return from_members(members, custom_objects, path, compile)
 
 
-def from_members(
-    members: dict[str, bytes], custom_objects: Mapping[str, Any] | None, path: Any = "the pickle", compile: bool = True
-) -> Any:
+def from_members(members: dict[str, bytes], custom_objects: Any, path: Any = "the pickle", compile: bool = True) -> Any:
     """The model that `to_members` described."""
     with known_objects(custom_objects), one_description():
         try:

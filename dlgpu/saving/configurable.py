@@ -14,7 +14,7 @@ from dlgpu.errors import unknown_name
 
 kinds: dict[str, type["Configurable"]] = {}
 functions: dict[str, Callable] = {}
-_met: ContextVar[dict | None] = ContextVar("objects met while describing", default=None)
+_met: ContextVar[Any] = ContextVar("objects met while describing, and their definitions", default=None)
 
 
 class Configurable:
@@ -95,7 +95,9 @@ class Configurable:
 
     @classmethod
     def class_named(cls, name: str) -> Any:
-        """The class registered under a name of this kind."""
+        """The class registered under a name of this kind; as it is written, if there are several in other cases."""
+        if name in cls.registry:
+            return cls.registry[name]
         names = {
             alias.lower(): c
             for key, c in cls.registry.items()
@@ -172,9 +174,25 @@ def _describe(value: Configurable) -> dict[str, Any]:
 
 
 def _numbered(value: Any) -> int | None:
-    """The number of an object in this description; it is kept with its number, so that no other can have its id."""
-    met = _met.get()
-    return None if met is None else met.setdefault(id(value), (len(met), value))[0]
+    """The number of an object in this description; it is kept with its number, so that no other can have its id.
+
+    Raises:
+        TypeError: another class or function of its name is in this description: they could not be told apart.
+    """
+    if _met.get() is None:
+        return None
+    met, definitions = _met.get()
+    if id(value) not in met:
+        configurable = isinstance(value, Configurable)
+        kind, definition = (value._kind().lower(), type(value)) if configurable else ("function", value)
+        known = definitions.setdefault((kind, definition.__name__), definition)
+        if known != definition:
+            raise TypeError(
+                f"two definitions of the {kind} {definition.__name__!r}, {known} and {definition}, would be loaded as "
+                "one: give one of them another name, or use one definition"
+            )
+        met[id(value)] = len(met), value
+    return met[id(value)][0]
 
 
 def deserialize(value: Any) -> Any:
@@ -193,9 +211,10 @@ def deserialize(value: Any) -> Any:
         return {key: deserialize(v) for key, v in value.items()}
     if value["kind"] not in kinds:
         raise ValueError(unknown_name("kind of object", value["kind"], kinds))
-    met, number = _met.get(), value.get("number")
-    if met is None or number is None:
+    number = value.get("number")
+    if _met.get() is None or number is None:
         return kinds[value["kind"]].class_named(value["class"]).from_config(value["config"])
+    met, _ = _met.get()
     if number not in met:
         met[number] = kinds[value["kind"]].class_named(value["class"]).from_config(value["config"])
     return met[number]
@@ -212,32 +231,34 @@ def function_named(name: str, kind: str = "function") -> Callable:
 def one_description() -> Iterator[dict]:
     """Inside the `with`, an object that is met again has the same number when described, and is made once.
 
-    Gives the dictionary of id -> (number, object) that describing fills, with the user's functions among the objects.
+    Gives the dictionary of (kind, name) -> class or function that describing fills.
     """
-    met: dict = {}
-    token = _met.set(met)
+    definitions: dict = {}
+    token = _met.set(({}, definitions))
     try:
-        yield met
+        yield definitions
     finally:
         _met.reset(token)
 
 
 @contextmanager
-def known_objects(objects: Mapping[str, Any] | None) -> Iterator[None]:
-    """Inside the `with`, `deserialize` finds these classes and functions under these names.
+def known_objects(objects: Mapping[str, Any] | Iterable | None) -> Iterator[None]:
+    """Inside the `with`, `deserialize` finds these classes and functions under these names, or else their own.
 
     Raises:
         TypeError: one is neither a function nor a class of a kind such as Layer.
     """
     before: list[tuple[dict, str, Any]] = []
-    for name, item in (objects or {}).items():
+    found: Any = [] if objects is None else objects
+    named = [*found.items()] if isinstance(found, Mapping) else [(item.__name__, item) for item in found]
+    for name, item in named:
         configurable = isinstance(item, type) and issubclass(item, Configurable)
         if not configurable and not inspect.isroutine(item):
             raise TypeError(f"custom_objects: expected functions and subclasses of Layer and the like, got {item!r}")
         place: dict[str, Any] = item.registry if configurable else functions
         before.append((place, name, place.get(name)))
     try:
-        for (place, name, _), item in zip(before, (objects or {}).values()):
+        for (place, name, _), (_, item) in zip(before, named):
             place[name] = item
         yield
     finally:

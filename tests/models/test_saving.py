@@ -353,6 +353,56 @@ def test_a_class_that_is_not_there_is_named(tmp_path):
         Layer.registry["UserScale"] = kept
 
 
+def scale_by(factor, kind=Layer):
+    class Scale(kind):
+        def call(self, *inputs):
+            return factor * inputs[-1]
+
+    return Scale
+
+
+def loss_named_alike(factor):
+    def my_loss(y_true, y_pred):
+        return factor * (y_true - y_pred).mean(axis=-1)
+
+    return my_loss
+
+
+def test_two_classes_of_one_name_are_refused_and_not_mistaken_for_each_other(tmp_path):
+    model = Sequential([scale_by(2)(), scale_by(3)(), Dense(1)])
+    model(X)
+    message = r"two definitions of the layer 'Scale', .*Scale'> and .*Scale'>, .*: give one of them another name, or"
+    with pytest.raises(TypeError, match=message):
+        model.save(tmp_path / "m.dlgpu")
+    with pytest.raises(TypeError, match=message):
+        pickle.dumps(model)
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_losses_of_one_name_are_not_mistaken_for_each_other(tmp_path):
+    model = graph()
+    model.compile("sgd", loss={"x": my_loss, "y": loss_named_alike(3)})
+    with pytest.warns(
+        UserWarning, match="saved without optimizer, loss and metrics: two definitions of the function 'my_loss'"
+    ):
+        model.save(tmp_path / "m.dlgpu")
+
+
+class Pinball(losses.Loss):
+    def call(self, y_true, y_pred):
+        return abs(y_true - y_pred)
+
+
+def test_a_class_of_another_kind_may_have_the_same_name(tmp_path):
+    model = Sequential([type("Pinball", (UserScale,), {"__module__": __name__})(2.0), Dense(1)])
+    model.compile("sgd", Pinball())
+    model(X)
+    model.save(tmp_path / "m.dlgpu")
+    loaded = load_model(tmp_path / "m.dlgpu")
+    assert_same_outputs(loaded, model, X)
+    assert type(loaded._step.objective.losses[0]) is Pinball
+
+
 def refuses(model, path, message):
     before = model.get_weights()
     with pytest.raises(ValueError, match=message):

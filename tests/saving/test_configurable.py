@@ -185,6 +185,12 @@ def test_a_users_class_may_be_defined_again_but_not_take_a_name_of_ours():
         serialize(mine())
 
 
+def test_names_that_differ_in_case_only_are_found_as_they_are_written():
+    again = type("GREENApple", (Fruit,), {})
+    assert [Fruit.class_named(name) for name in ("GreenApple", "GREENApple")] == [GreenApple, again]
+    del Fruit.registry["GREENApple"]
+
+
 def test_known_objects_win_inside_and_leave_nothing_behind():
     class Other(Layer):
         pass
@@ -195,6 +201,16 @@ def test_known_objects_win_inside_and_leave_nothing_behind():
         assert type(deserialize({**described, "class": "Renamed"})) is Other
     assert Layer.class_named("Dense") is Dense
     assert "Renamed" not in Layer.registry
+
+
+def test_known_objects_may_go_by_their_own_names():
+    class Nameless(Layer, abstract=True):
+        pass
+
+    with known_objects([my_function, Nameless]):
+        assert deserialize({"function": "my_function"}) is my_function
+        assert Layer.class_named("Nameless") is Nameless
+    assert not {"Nameless", "my_function"} & {*Layer.registry, *functions}
 
 
 def test_known_objects_must_be_functions_or_classes_of_a_kind():
