@@ -45,15 +45,16 @@ class Configurable:
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__new__(cls)
         try:
-            bound = _signature(cls.__init__).bind(self, *args, **kwargs).arguments
+            bound = _signature(cls.__init__).bind(*args, **kwargs)
         except TypeError as error:
             cls._refuse(set(kwargs) - set(cls._known_arguments()))
             if args or kwargs:
                 raise TypeError(f"{cls.__name__}: {error}") from None
             return self  # as copies and pickles are made; else __init__ raises the same error
-        bound.pop("self", None)
-        bound.update(bound.pop("kwargs", {}))
-        self._arguments = bound
+        self._arguments = bound.arguments
+        for parameter in bound.signature.parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                self._arguments |= self._arguments.pop(parameter.name, {})
         return self
 
     def __init__(self, **kwargs: Any):
@@ -70,7 +71,7 @@ class Configurable:
         """The names that the constructor takes; with **kwargs, those of the constructors below it too."""
         found: dict[str, None] = {}
         for constructor in (vars(c)["__init__"] for c in cls.__mro__ if "__init__" in vars(c)):
-            _, *parameters = _signature(constructor).parameters.values()
+            parameters = _signature(constructor).parameters.values()
             found |= {p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
             if not any(p.kind is p.VAR_KEYWORD for p in parameters):
                 break
@@ -118,12 +119,18 @@ class Configurable:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         """A new object of this class from `get_config()`."""
-        return cls(**{name: deserialize(value) for name, value in config.items()})
+        arguments, signature = {name: deserialize(value) for name, value in config.items()}, _signature(cls.__init__)
+        rest = {name: arguments.pop(name) for name in config if name not in signature.parameters}
+        bound = inspect.BoundArguments(signature, arguments)  # type: ignore[arg-type]
+        return cls(*bound.args, **bound.kwargs, **rest)
 
 
 @functools.cache
 def _signature(constructor: Callable) -> inspect.Signature:
-    return inspect.signature(constructor)
+    """What a constructor takes after the object itself."""
+    found = inspect.signature(constructor)
+    first, *others = found.parameters.values()
+    return found if first.kind is first.VAR_POSITIONAL else found.replace(parameters=others)
 
 
 def snake_case(name: str) -> str:

@@ -339,6 +339,28 @@ def test_users_layers_and_subclassed_models_come_back(tmp_path):
     assert_same_outputs(loaded, model, x)
 
 
+class Stack(Layer):
+    """A user's layer whose constructor takes any number of layers."""
+
+    def __init__(self, *inner, **options):
+        super().__init__(**options)
+        self.inner = inner
+
+    def call(self, inputs):
+        for layer in self.inner:
+            inputs = layer(inputs)
+        return inputs
+
+
+def test_a_layer_of_any_number_of_arguments_comes_back(tmp_path):
+    model = Sequential([Stack(Dense(3), UserScale(2.0), Dense(2), name="stack", trainable=False)])
+    model(X)
+    model.save(tmp_path / "m.dlgpu")
+    for loaded in (load_model(tmp_path / "m.dlgpu"), pickle.loads(pickle.dumps(model))):
+        assert_same_outputs(loaded, model, X)
+        assert (loaded.layers[0].name, loaded.layers[0].trainable) == ("stack", False)
+
+
 def test_a_class_that_is_not_there_is_named(tmp_path):
     kept = Layer.registry["UserScale"]
     try:

@@ -130,6 +130,24 @@ def test_the_constructors_arguments_come_back():
     assert made.inner.fruits[1] == [1, None]
 
 
+@pytest.mark.parametrize(
+    ("constructor", "arguments", "open_ones"),
+    [
+        (lambda self, *fruits, **options: vars(self).update(got=(fruits, options)), (1, 2), {"ripe": True}),
+        (lambda self, first=0, *rest, last=0: vars(self).update(got=(first, rest, last)), (1, 2, 3), {"last": 4}),
+        (lambda self, first=0, *rest, last=0: vars(self).update(got=(first, rest, last)), (), {"first": 4}),
+        (lambda self, first, /, second=2, **options: vars(self).update(got=(first, second, options)), (1,), {"x": 3}),
+        (lambda this, first, kwargs=None: vars(this).update(got=(first, kwargs)), (1,), {"kwargs": {"a": 1}}),
+        (lambda *all, **options: vars(all[0]).update(got=(all[1:], options)), (1, 2), {"self_made": 3}),
+    ],
+)
+def test_arguments_come_back_however_a_constructor_takes_them(constructor, arguments, open_ones):
+    kind = type("Crate", (Fruit,), {"__init__": constructor})
+    made = kind(*arguments, **open_ones)
+    assert through_json(made).got == made.got
+    assert serialize(through_json(made)) == serialize(made)
+
+
 def test_arrays_and_dtypes_become_json():
     assert through_json({"a": np.arange(3), "d": np.dtype("float64"), "t": np.int32}) == {
         "a": [0, 1, 2],
