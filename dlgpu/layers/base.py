@@ -88,7 +88,7 @@ class Layer(Weights, Configurable):
             neutral = NEUTRAL.get("_constraint" if argument.endswith("_constraint") else argument)
             if neutral is None:
                 super().__init__(**{argument: value})  # an error
-            elif value not in neutral:
+            elif not any(value is n or (np.isscalar(value) and value == n) for n in neutral):
                 self.fail(f"{argument} must be {' or '.join(map(repr, neutral))}, got {value!r}")
 
     # -- what a subclass defines

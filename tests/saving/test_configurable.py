@@ -113,6 +113,9 @@ def test_what_is_left_out_of_keras_is_taken_where_it_changes_nothing(make):
         make(data_format="channels_first")
     with pytest.raises(ValueError, match="kernel_constraint must be None, got 'non_neg'"):
         make(kernel_constraint="non_neg")
+    for weights in (np.ones((2, 3)), [np.ones((2, 3)), np.ones(3)]):
+        with pytest.raises(ValueError, match=r"\w+ '\w+': weights must be None, got .*array\("):
+            make(weights=weights)
 
 
 @pytest.mark.parametrize(
