@@ -1,5 +1,6 @@
 """The weights of a layer and of the layers inside it, and the dtypes that they have and are computed with."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -80,6 +81,11 @@ class Weights:
         else:
             mixed.pop(name, None)
             super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy begins with: a shallow one has the same weights, in containers of its own."""
+        state = vars(self)
+        return state | {name: copy.copy(state[name]) for name in ("_weights", "_mixed") if name in state}
 
     def sublayers(self) -> Iterator[Any]:
         """The layers that this one holds in its attributes, alone or in lists, tuples and dictionaries."""
