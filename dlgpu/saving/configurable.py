@@ -58,8 +58,25 @@ class Configurable:
         return self
 
     def __init__(self, **kwargs: Any):
-        """The end of the constructors' chain, to which a kind's own hands on what it does not know."""
-        self._refuse(kwargs)
+        """The end of the constructors' chain, to which a kind's own hands on what it does not know.
+
+        It goes on with a mixin that comes after the kind among a class's bases, unless that needs arguments which are
+        not there: then it is called by its name, later.
+        """
+        if kwargs:
+            self._refuse(kwargs.keys() - set(self._known_arguments()))
+        order = type(self).__mro__
+        after = (vars(c).get("__init__") for c in order[order.index(Configurable) + 1 :])
+        constructor = next(filter(None, after))  # object's at the least
+        if not inspect.isfunction(constructor):
+            self._refuse(kwargs)
+            return
+        try:
+            _signature(constructor).bind(**kwargs)
+        except TypeError:
+            self._refuse(kwargs)
+        else:
+            super().__init__(**kwargs)
 
     @classmethod
     def _refuse(cls, unknown: Iterable[str]) -> None:
