@@ -58,10 +58,15 @@ def to_members(model: Any) -> tuple[dict[str, bytes], list]:
     """
     with one_description() as definitions:
         arguments, problem = _compile_arguments(model)
+        try:
+            described = serialize(model)
+        except RecursionError:
+            why = "cannot be described: a layer in it got the model, or what holds it, as an argument; set it as an "
+            model.fail(f"{why}attribute once the layer is made", TypeError)
         description = {
             "format": FORMAT,
             "dlgpu": __version__,
-            "model": serialize(model),
+            "model": described,
             "built": model.built,
             "input_shape": model.built_for,
             "compile": arguments,
@@ -166,11 +171,14 @@ def weights_by_path(layer: Layer) -> dict[str, Parameter]:
     layers without weights may come and go. A shared weight has the path at which it is met first.
     """
     found: dict[int, tuple[str, Parameter]] = {}
-    _walk(layer, "", found)
+    _walk(layer, "", found, set())
     return dict(found.values())
 
 
-def _walk(layer: Layer, prefix: str, found: dict) -> None:
+def _walk(layer: Layer, prefix: str, found: dict, walked: set) -> None:
+    if id(layer) in walked:
+        return
+    walked.add(id(layer))
     taken: dict[str, int] = {}
     own = sorted(layer._weights, key=lambda w: not w.trainable)
     named = chain(((w, w.name) for w in own), ((x, snake_case(type(x).__name__)) for x in layer.sublayers()))
@@ -182,7 +190,7 @@ def _walk(layer: Layer, prefix: str, found: dict) -> None:
         taken[name] = taken.get(name, -1) + 1
         path = f"{prefix}{name}_{taken[name]}" if taken[name] else prefix + name
         if isinstance(item, Layer):
-            _walk(item, path + "/", found)
+            _walk(item, path + "/", found, walked)
         else:
             found.setdefault(id(item), (path, item))
 
