@@ -83,6 +83,11 @@ class Rows:
         """As Batch has it; nothing is gathered for it."""
         return self.data.x, self.data.y, self.data.sample_weight
 
+    def follows(self, other: "Rows") -> bool:
+        """Whether these are the next rows of the same pass, and as many."""
+        same = other.data is self.data and other.order is self.order
+        return same and self.start == other.start + other.samples and self.samples == other.samples
+
     def copy_to(self, targets: list) -> None:
         """Copy the rows of all arrays, in order, to others of their shapes."""
         for source, target in zip(self.data.arrays, targets):

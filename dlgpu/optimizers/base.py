@@ -210,6 +210,10 @@ class Optimizer(ArgumentChecks, Configurable):
         before = (applied - 1) // steps
         return applied % steps == 0, before == 0, bool(every) and (before + 1) % every == 0
 
+    def alike(self) -> bool:
+        """Whether all steps have one phase and one learning rate, so that the host has nothing to do between them."""
+        return not (callable(self._learning_rate) or self.use_ema or self.gradient_accumulation_steps)
+
     def change(self) -> None:
         """The device's part of a step. It reads nothing back and does the same whenever the `phase` is the same: a CUDA
         graph of it can be replayed after each `prepare` that leads to the phase in which it was captured."""
