@@ -45,7 +45,8 @@ def test_all_four_train_and_end_in_a_table(capsys, tmp_path):
     assert list(rows) == ["fnn", "cnn", "rnn", "lstm"]
     assert "accuracy 0." in rows["cnn"]
     assert "of persistence's" in rows["lstm"]
-    assert err.count("\n") == 4  # one bar for each
+    compiled = err.count("dlgpu compiles its loops")  # a machine's first run says so
+    assert err.count("\n") == 4 + compiled  # one bar for each
     assert err.count("100%") >= 4
     assert sorted(os.listdir(tmp_path)) == ["curves.png", "m-cnn.dlgpu", "m-fnn.dlgpu", "m-lstm.dlgpu", "m-rnn.dlgpu"]
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
