@@ -17,6 +17,7 @@ from types import (
     SimpleNamespace,
 )
 from typing import Any
+from weakref import ProxyTypes
 
 import numpy as np
 
@@ -90,7 +91,7 @@ def _itself(value: Any, kind: type) -> Any:
     """What two values must have alike, beside what is in them."""
     if issubclass(kind, (*LISTS, dict)):
         return kind, len(value)
-    return _Once() if hasattr(kind, "__next__") else _The(value)
+    return _Once() if hasattr(kind, "__next__") and kind not in ProxyTypes else _The(value)
 
 
 def _inside(value: Any, kind: type) -> Iterable:

@@ -3,6 +3,7 @@
 import functools
 import random
 import types
+import weakref
 from collections import deque
 
 import numpy as np
@@ -174,6 +175,19 @@ def test_what_a_loss_reads_may_change_between_epochs():
         return model
 
     assert True in replays(assert_same_bits(make, halved_at_an_epoch(put_first("loss"))))
+
+
+def test_a_layer_may_refer_weakly_to_what_is_gone():
+    gone = Scaled(None)
+    model = dense_model(Scaled(first_of_ones))
+    model.layers[1].other, model.layers[1].own = weakref.proxy(gone), weakref.proxy(model)
+    del gone
+    fit(model)
+    assert True in replays(model)
+
+
+def first_of_ones(layer):
+    return 1.0
 
 
 def test_a_weights_regularizer_may_change_between_epochs():
