@@ -54,6 +54,8 @@ class Optimizer(ArgumentChecks, Configurable):
         ValueError: a number is out of range, or more than one way of clipping is asked for.
     """
 
+    _varying = ("_applied", "_skipped", "_rate", "_learning_rate", "_loaded", "_own")
+
     def __init__(
         self,
         learning_rate: float | Schedule | Callable = 0.001,

@@ -1,6 +1,5 @@
 """Callbacks: what happens between batches and between epochs."""
 
-import csv
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
@@ -201,7 +200,9 @@ class CSVLogger(Callback):
             self._columns = list(row)
             if self.params["validation"] and not any(name.startswith("val_") for name in row):  # not in every epoch
                 self._columns += [f"val_{name}" for name in logs or {}]
-        writer = csv.DictWriter(self._file, self._columns, delimiter=self.separator, extrasaction="ignore")
+        from csv import DictWriter  # only here, as few use it
+
+        writer = DictWriter(self._file, self._columns, delimiter=self.separator, extrasaction="ignore")
         if first and self._file.tell() == 0:
             writer.writeheader()
         writer.writerow(row)

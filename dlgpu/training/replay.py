@@ -43,8 +43,9 @@ class Replays:
         self._known: dict[Any, Any] = {}  # layout -> 1 after it came once, then a Replay, or None if it cannot be one
         self.repeater: Any = None if self._device is None else self._device.repeater()
 
-    def begin(self, device: Device | None, settings: Settings) -> None:
+    def begin(self, device: Device | None, look: Callable[[], Settings]) -> None:
         """Forget the recordings if the device or the settings differ from those with which they were made."""
+        settings = Settings() if self.eager else look()
         if device != self._device or settings != self._settings:
             self._device, self._settings = device, settings
             self.forget()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from dlgpu.autograd import no_grad
+from dlgpu.backend import held
 from dlgpu.backend.devices import Device
 from dlgpu.backend.dispatch import is_floating
 from dlgpu.backend.narrow import at_least_float32
@@ -55,12 +56,14 @@ class Step:
             self.flats = flats
             self.replays.forget()
         self.optimizer.build(flats)
-        self.replays.begin(self.device, self.settings())
+        self.replays.begin(self.device, self.settings)
 
     def settings(self) -> Settings:
         """What a recording takes for constant."""
         judges = [*filter(None, self.objective.losses), *self.objective.metrics]
-        return Settings([*self.model._with_inner(), *self.optimizer.parts(), *judges], self.model.weights)
+        weights = [part for w in self.model.weights for part in (w.array, w.regularizer)]
+        changing = [part for place in self.holders() for part in (place[0], held.read(*place))]
+        return Settings([*self.model._with_inner(), *self.optimizer.parts(), *judges, *weights], changing)
 
     def train(self, *batches: Batch | Rows) -> None:
         """Forward, loss, backward and update on each; the loss and metrics join the epoch's sums."""

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -46,6 +46,7 @@ class Trainer(BatchTrainer):
 
     stop_training = False
     history: History | None = None
+    _varying: ClassVar[tuple[str, ...]] = ("stop_training", "history")
 
     @_quiet()
     def fit(
