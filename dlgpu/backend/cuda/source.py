@@ -109,6 +109,11 @@ def shared_limit(device: Device) -> int:
     return int(_attributes(device.index)["MaxSharedMemoryPerBlockOptin"])
 
 
+def has_tensor_cores(device: Device) -> bool:
+    """Whether a device runs the kernels on tiles.cuh: from compute capability 8.0 on, and the emulator."""
+    return device.on_host or int(_attributes(device.index)["ComputeCapabilityMajor"]) >= 8
+
+
 @functools.cache
 def _attributes(index: int) -> Any:
     return import_module("cupy").cuda.Device(index).attributes

@@ -36,7 +36,11 @@ class Device:
     def attributes(self):
         from dlgpu.backend.emulator import launcher
 
-        return {"MultiProcessorCount": MULTIPROCESSORS, "MaxSharedMemoryPerBlockOptin": launcher.SHARED}
+        return {
+            "ComputeCapabilityMajor": 9,
+            "MultiProcessorCount": MULTIPROCESSORS,
+            "MaxSharedMemoryPerBlockOptin": launcher.SHARED,
+        }
 
     def synchronize(self):
         _graph.capturing("waiting for a device")
