@@ -50,7 +50,7 @@ __device__ void gather(
         bool within = step * DEPTH + from_left < total;
         int down_by = of_source.down * down.step, across_by = of_source.across * across.step;
         long long by = ((long long)down_by * across.length + across_by) * groups * depth + of_source.channel;
-#pragma unroll
+#pragma unroll 4  // of short words there are many, and all their addresses at once would spill
         for (int i = threadIdx.x / LEFT_WORDS; i < tile.rows; i += THREADS / LEFT_WORDS) {
             Place p = places[i];
             int y = p.y + down_by, x = p.x + across_by;
@@ -62,7 +62,7 @@ __device__ void gather(
             long long tap = (down.first + of_kernel.down * down.every) * kernel_width + across.first + of_kernel.across * across.every;
             const T* from = kernel + (tap * columns + first_column) * filters + group * depth + of_kernel.channel;
             bool here = step * DEPTH + from_right < total;
-#pragma unroll
+#pragma unroll 4
             for (int i = threadIdx.x / RIGHT_WORDS; i < tile.columns; i += THREADS / RIGHT_WORDS) {
                 bool there = here && first_column + i < columns;
                 copy<RIGHT_WORD>(right + i * Right::STRIDE + from_right, there ? from + (long long)i * filters : kernel, there);
@@ -70,7 +70,7 @@ __device__ void gather(
             of_kernel.move(DEPTH);
         } else {
             const T* from = kernel + group * columns + first_column + from_right;
-#pragma unroll
+#pragma unroll 4
             for (int i = threadIdx.x / RIGHT_WORDS; i < DEPTH; i += THREADS / RIGHT_WORDS) {
                 int k = step * DEPTH + i;
                 bool there = k < total && first_column + from_right < columns;
@@ -164,14 +164,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) tensor_convolution
         const T* seen = x + ((long long)down_by * width + across_by) * channels + group * depth + row % depth;
         const T* of_grad = grad + begin * filters + group * columns + first_column + from_right;
         auto load = [&](int step, T* left_tile, T* right_tile) {
-#pragma unroll
+#pragma unroll 4
             for (int k = threadIdx.x / LEFT_WORDS; k < DEPTH; k += THREADS / LEFT_WORDS) {
                 Place p = places[step % tile.stages][k];
                 int y = p.y + down_by, x_there = p.x + across_by;
                 bool inside = row < rows && y >= 0 && y < height && x_there >= 0 && x_there < width;
                 copy<LEFT_WORD>(left_tile + k * Left::STRIDE + from_left, inside ? seen + p.at : x, inside);
             }
-#pragma unroll
+#pragma unroll 4
             for (int k = threadIdx.x / RIGHT_WORDS; k < DEPTH; k += THREADS / RIGHT_WORDS) {
                 bool there = step * DEPTH + k < length && first_column + from_right < columns;
                 const T* from = of_grad + (long long)(step * DEPTH + k) * filters;

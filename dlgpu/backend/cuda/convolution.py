@@ -5,17 +5,12 @@ Products of 16-bit numbers, and of float32 where TF32 is allowed, are taken on t
 
 from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty
 from dlgpu.backend.cuda.source import source
-from dlgpu.backend.cuda.tensor_cores import Tile, blocks_of, launch, suits, tile_for, word
+from dlgpu.backend.cuda.tensor_cores import Tile, blocks_of, launch, suits
 from dlgpu.backend.reference import convolution as reference
 from dlgpu.backend.reference.activation import FROM_INPUT, activation_backward
 from dlgpu.backend.windows import output_size
 
 PLAIN = Tile(64, 64, 16, 1)  # of convolution.cu
-DEEP = {  # which factors of a product lie in shared memory with the values of their sums together
-    "convolution_forward": (True, False),
-    "convolution_data": (True, True),
-    "convolution_weights": (False, False),
-}
 FEW = 16  # columns of a group, below which a tile would be too empty
 ENOUGH_BLOCKS = 512  # to keep every multiprocessor busy
 LEAST_SLICE = 256  # pixels; shorter ones cost more to write and sum than they win
@@ -119,10 +114,8 @@ def _launch(kernel, product, arrays, geometry, name, direct, slices=1):
     before = padding[0][0], padding[1][0]
     args = (*arrays, *image, *output[1:], groups, *weights[:2], *strides, *before, *dilation)
     if product is not None and suits(arrays[0]):
-        words = word(arrays[0], arrays[0].shape[-1] // groups), word(arrays[1], arrays[1].shape[-1] // groups)
-        tile = tile_for(product[0], product[1], product[2] * slices)
-        grid = blocks_of(tile, *product[:2]) * product[2], slices
-        launch(f"tensor_{kernel}", tile, grid, args, name, words, DEEP[kernel])
+        runs = arrays[0].shape[-1] // groups, arrays[1].shape[-1] // groups
+        launch(f"tensor_{kernel}", product, args, runs, name, slices)
         return
     grid, block = direct if product is None else ((blocks_of(PLAIN, *product[:2]) * product[2], slices), BLOCK)
     source("convolution.cu").launch(

@@ -1,12 +1,14 @@
 """Products of matrices on CUDA, by a kernel that a captured step can hold too: cuBLAS through CuPy cannot be captured.
 
-All steps use it, captured or not, so that both give the same bits.
+All steps use it, captured or not, so that both give the same bits. Single matrices that tensor cores may multiply go to
+them; stacks of small ones do not.
 """
 
 import math
 
 import numpy as np
 
+from dlgpu.backend.cuda import tensor_product
 from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty
 from dlgpu.backend.cuda.source import STORAGE, source
 from dlgpu.backend.dispatch import array_namespace
@@ -33,6 +35,10 @@ def product(a, b, bias=None, activation="linear"):
     (a, a_apart, a_turned), (b, b_apart, b_turned) = (_laid(xp, x, lead) for x in (a, b))
     rows, inner = a.shape[-2:][:: -1 if a_turned else 1]
     columns = b.shape[-2 if b_turned else -1]
+    if stack == 1:
+        found = tensor_product.product(a, b, (a_turned, b_turned), (*lead, rows, columns), bias, activation)
+        if found is not None:
+            return found
     out = empty(a, (*lead, rows, columns))
     z = empty(a, out.shape) if activation in FROM_INPUT else None
     each, tiles, splits = plan(rows, columns, inner, stack)

@@ -12,8 +12,15 @@ import numpy as np
 
 from dlgpu.backend.cuda.source import has_tensor_cores, source
 from dlgpu.backend.devices import device_of
+from dlgpu.backend.cuda.tuning import fastest
 from dlgpu.backend.precision import tf32_allowed
 
+FILE = "tensor_convolution.cu"
+DEEP = {  # which factors lie in shared memory with the values of a row or column of sums together
+    "tensor_convolution_forward": (True, False),
+    "tensor_convolution_data": (True, True),
+    "tensor_convolution_weights": (False, False),
+}
 STAGE = 64  # bytes of depth
 WORD = 16  # bytes, the longest that are copied at once
 ENOUGH = 128  # blocks that keep a GPU busy; with fewer, tiles are smaller
@@ -31,7 +38,7 @@ class Tile(NamedTuple):
     def threads(self) -> int:
         return self.rows // self.warp_rows * self.columns  # a warp has 32 columns
 
-    def shared(self, itemsize: int, left_deep: bool, right_deep: bool) -> int:
+    def shared(self, left_deep: bool, right_deep: bool) -> int:
         """Bytes of the stages, as tiles.cuh lays them out."""
         sizes = (self.rows, left_deep), (self.columns, right_deep)
         return self.stages * sum(n * (STAGE + 16) if deep else STAGE * (n + 8) for n, deep in sizes)
@@ -50,16 +57,17 @@ def suits(x: Any) -> bool:
     return (narrow or (x.dtype == np.float32 and tf32_allowed())) and has_tensor_cores(device_of(x))
 
 
-def tile_for(rows: int, columns: int, others: int = 1) -> Tile:
-    """The tile for that many sums, by rule: the largest that wastes little and leaves enough blocks.
+def tiles_for(rows: int, columns: int, others: int = 1) -> list[Tile]:
+    """Tiles for that many sums; the first one is the rule's, the largest that leaves enough blocks.
 
     Args:
         rows, columns: of the sums.
         others: how many such products there are in a launch.
     """
-    fitting = [t for t in TILES if t.columns <= 32 * -(-columns // 32)] or TILES[-1:]
+    fitting = [t for t in TILES if t.columns <= 32 * max(1, -(-columns // 32))]
     enough = (t for t in fitting if blocks_of(t, rows, columns) * others >= ENOUGH)
-    return next(enough, fitting[-1])
+    first = next(enough, fitting[-1])
+    return [first, *(t for t in fitting if t != first)]
 
 
 def blocks_of(tile: Tile, rows: int, columns: int) -> int:
@@ -67,29 +75,45 @@ def blocks_of(tile: Tile, rows: int, columns: int) -> int:
     return -(-rows // tile.rows) * -(-columns // tile.columns)
 
 
-def word(array: Any, *runs: int) -> int:
-    """Bytes of the words in which an array can be copied, whose values lie together in runs of these lengths."""
-    return WORD if math.gcd(_address(array), *(n * array.itemsize for n in runs)) % WORD == 0 else array.itemsize
+def launch(
+    kernel: str, product: tuple[int, int, int], args: tuple, runs: tuple[int, int], name: str, slices: int = 1
+) -> None:
+    """Launch a kernel of tensor_convolution.cu with the fastest tile.
+
+    Args:
+        kernel: its name.
+        product: rows and columns of the sums, and how many such products there are.
+        args: the kernel's; the first two are the factors.
+        runs: how many values of each factor lie together, at least.
+        name: of the activation.
+        slices: in which the terms are summed.
+    """
+    rows, columns, others = product
+    dtype, code = args[0].dtype, source(FILE)
+    words = word(args[0], runs[0]), word(args[1], runs[1])
+
+    def run(tile: Tile) -> None:
+        code.launch(
+            kernel,
+            grid=(blocks_of(tile, rows, columns) * others, slices),
+            block=tile.threads,
+            args=args,
+            shared=tile.shared(*DEEP[kernel]),
+            dtype=dtype,
+            defines=_defines(tile, name, words),
+        )
+
+    sizes = tuple(a for a in args if isinstance(a, int))
+    key = kernel, dtype.name, sizes, name, words
+    run(fastest(key, tiles_for(rows, columns, others * slices), run, device_of(args[0]), FILE))
 
 
-def _address(array: Any) -> int:
-    return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+def word(array: Any, run: int) -> int:
+    """Bytes of the words in which an array can be copied whose values lie together in runs of that length."""
+    address = array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+    return WORD if math.gcd(address, run * array.itemsize) % WORD == 0 else array.itemsize
 
 
 @functools.cache
 def _defines(tile: Tile, name: str, words: tuple[int, int]) -> tuple[str, ...]:
     return f"ACTIVATION={name}", f"TILE={tile}", f"LEFT_WORD={words[0]}", f"RIGHT_WORD={words[1]}"
-
-
-def launch(kernel: str, tile: Tile, grid: Any, args: tuple, name: str, words: tuple[int, int], deep: tuple) -> None:
-    """Launch a kernel of tensor_convolution.cu; `deep` says which factors lie so in shared memory."""
-    dtype = args[0].dtype
-    source("tensor_convolution.cu").launch(
-        kernel,
-        grid=grid,
-        block=tile.threads,
-        args=args,
-        shared=tile.shared(dtype.itemsize, *deep),
-        dtype=dtype,
-        defines=_defines(tile, name, words),
-    )

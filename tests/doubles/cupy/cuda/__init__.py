@@ -103,6 +103,9 @@ class Stream:
             )
         return Graph(capture.notes, capture.pools)
 
+    def is_capturing(self):
+        return _order.local.capture is not None and _order.local.capture.stream is self
+
     def wait_event(self, event):
         _order.learn(self._line.clock, event._clock)
 
@@ -125,6 +128,11 @@ class Event:
         _graph.capturing("waiting for an event")
         _order.local.waits += 1
         _order.wait(self._clock)
+
+
+def get_elapsed_time(start_event, end_event):
+    """The stand-in has no clock."""
+    return 0.0
 
 
 class PinnedMemoryPointer(bytearray):
