@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlgpu.backend.cuda.source import has_tensor_cores, source
-from dlgpu.backend.devices import device_of
 from dlgpu.backend.cuda.tuning import fastest
+from dlgpu.backend.devices import device_of
 from dlgpu.backend.precision import tf32_allowed
 
 FILE = "tensor_convolution.cu"
@@ -100,7 +100,7 @@ def launch(
             args=args,
             shared=tile.shared(*DEEP[kernel]),
             dtype=dtype,
-            defines=_defines(tile, name, words),
+            defines=defines(tile, name, words),
         )
 
     sizes = tuple(a for a in args if isinstance(a, int))
@@ -115,5 +115,6 @@ def word(array: Any, run: int) -> int:
 
 
 @functools.cache
-def _defines(tile: Tile, name: str, words: tuple[int, int]) -> tuple[str, ...]:
+def defines(tile: Tile, name: str, words: tuple[int, int]) -> tuple[str, ...]:
+    """The macros of tensor_convolution.cu, for `Source.launch`."""
     return f"ACTIVATION={name}", f"TILE={tile}", f"LEFT_WORD={words[0]}", f"RIGHT_WORD={words[1]}"

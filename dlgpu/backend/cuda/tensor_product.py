@@ -8,6 +8,7 @@ from dlgpu.backend.cuda.source import source
 from dlgpu.backend.cuda.tensor_cores import TILES, blocks_of, launch, suits
 from dlgpu.backend.reference.activation import FROM_INPUT
 
+FEWEST = 8  # rows and columns; fewer would leave most of a tile empty, and sums of columns are none to round
 LEAST = 32  # blocks of the smallest tile; with fewer, the plain kernel wins as it splits a sum among blocks
 SHORT = 1024  # terms of a sum that one block may well walk over
 SLICE = 512  # terms that a block sums where the terms are what there is most of
@@ -26,7 +27,7 @@ def product(
     """
     (rows, columns), inner = shape[-2:], a.shape[0 if turned[0] else 1]
     plain = bias is None and activation == "linear"
-    if not suits(a) or all(turned) or (any(turned) and not plain) or not rows * columns * inner:
+    if not suits(a) or all(turned) or (any(turned) and not plain) or not inner or min(rows, columns) < FEWEST:
         return None
     if not turned[0] and inner > SHORT and blocks_of(TILES[-1], rows, columns) < LEAST:
         return None
