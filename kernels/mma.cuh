@@ -30,9 +30,7 @@ struct Fragment {
 template <int BYTES>
 __device__ inline void copy(T* to, const T* from, bool there) {
 #ifdef __CUDA_EMULATOR__
-    assert((size_t)to % BYTES == 0 && (!there || (size_t)from % BYTES == 0));
-    if (there) memcpy((void*)to, from, BYTES);
-    else memset((void*)to, 0, BYTES);
+    emulator::begin_copy(to, there ? from : nullptr, BYTES);
 #else
     unsigned address = (unsigned)__cvta_generic_to_shared(to);
     int bytes = there ? BYTES : 0;  // the rest is filled with zeros
@@ -48,7 +46,9 @@ __device__ inline void copy(T* to, const T* from, bool there) {
 
 // Ends a group of copies.
 __device__ inline void end_of_copies() {
-#ifndef __CUDA_EMULATOR__
+#ifdef __CUDA_EMULATOR__
+    emulator::current->groups++;
+#else
     asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
@@ -56,7 +56,9 @@ __device__ inline void end_of_copies() {
 // Waits until all but the last GROUPS groups of this thread's copies have come.
 template <int GROUPS>
 __device__ inline void wait_for_copies() {
-#ifndef __CUDA_EMULATOR__
+#ifdef __CUDA_EMULATOR__
+    emulator::wait_for_copies(GROUPS);
+#else
     asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");
 #endif
 }

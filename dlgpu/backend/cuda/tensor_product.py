@@ -38,7 +38,7 @@ def product(
         slices = min(-(-inner // SLICE), AT_MOST)
         length = -(-inner // slices)
         partial = empty(a, (slices, rows + 1, columns), "float32")
-        args = a, b, partial, rows, False, length, inner, *pixel, rows, *pixel, columns, *rest
+        args: tuple = a, b, partial, rows, False, length, inner, *pixel, rows, *pixel, columns, *rest
         launch("tensor_convolution_weights", (rows, columns, 1), args, (rows, columns), "linear", slices)
         joined = partial, out, None, slices, rows, columns
         grid = blocks_for(partial[0].size)

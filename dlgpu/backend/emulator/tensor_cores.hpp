@@ -9,6 +9,26 @@ inline unsigned tf32(unsigned bits) {
     return (bits + 0x1000u) & ~0x1fffu;
 }
 
+inline void do_copy(const Copy& c) {
+    if (c.from) std::memcpy(c.to, c.from, c.bytes);
+    else std::memset(c.to, 0, c.bytes);
+}
+
+// cp.async, of 4 bytes or more: in every second block and launch at once, else not before it is waited for.
+inline void begin_copy(void* to, const void* from, int bytes, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    if (((size_t)to | (size_t)from) % bytes) fail(place(file, line) + ": a copy from or to no multiple of its size");
+    Copy c{to, from, bytes, current->groups};
+    if (bytes < 4 || (block->launches + block->index.x) % 2) do_copy(c);
+    else current->copies.push_back(c);
+}
+
+inline void wait_for_copies(int groups) {
+    auto& copies = current->copies;
+    auto done = copies.begin();
+    for (; done != copies.end() && done->group < current->groups - groups; ++done) do_copy(*done);
+    copies.erase(copies.begin(), done);
+}
+
 // ldmatrix: lane 8 * m + r brings the address of row r of matrix m.
 template <bool TURNED>
 void load_matrices(unsigned (&found)[4], const void* row, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
