@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dlgpu.backend.precision import tf32_allowed
 from dlgpu.saving.configurable import Configurable
 
 CONSTANT = (int, float, complex, str, bytes, type(None))
@@ -33,6 +34,7 @@ class Settings:
         self._listed = {id(o) for o in objects}
         self._values = [(_The(o), *self._attributes(o, DEPTH), *self._methods(type(o))) for o in objects]
         self._values += [(_The(w), _The(w.array)) for w in weights]
+        self._values.append((tf32_allowed(),))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Settings) and self._values == other._values

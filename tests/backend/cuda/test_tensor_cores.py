@@ -9,6 +9,7 @@ from dlgpu.backend.cuda import convolution, linear, tensor_cores, tensor_product
 from dlgpu.backend.cuda.source import Source
 from dlgpu.backend.cuda.tensor_cores import TILES, Tile, tiles_for, word
 from dlgpu.backend.dispatch import registry
+from dlgpu.training.settings import Settings
 from tests.backend.column import agree, on_device
 from tests.backend.rows.convolution import *
 from tests.backend.rows.convolution import NONE, check
@@ -146,6 +147,13 @@ def test_float32_is_float32_unless_tf32_is_allowed(used):
     dlgpu.allow_tf32()
     assert np.abs(on_device(registry["convolution"], *args)[0] - plain).max() > 1e-4
     assert used == ["tensor_convolution_forward"]
+
+
+def test_steps_that_were_recorded_are_forgotten_when_it_changes():
+    before = Settings()
+    assert Settings() == before
+    dlgpu.allow_tf32(False)
+    assert Settings() != before
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
