@@ -109,9 +109,10 @@ def shared_limit(device: Device) -> int:
     return int(_attributes(device.index)["MaxSharedMemoryPerBlockOptin"])
 
 
+@functools.cache
 def has_tensor_cores(device: Device) -> bool:
     """Whether a device runs the kernels on tiles.cuh: from compute capability 8.0 on, and the emulator."""
-    return device.on_host or int(_attributes(device.index)["ComputeCapabilityMajor"]) >= 8
+    return device.on_host or int(import_module("cupy").cuda.Device(device.index).compute_capability) >= 80
 
 
 @functools.cache

@@ -36,11 +36,11 @@ class Device:
     def attributes(self):
         from dlgpu.backend.emulator import launcher
 
-        return {
-            "ComputeCapabilityMajor": 9,
-            "MultiProcessorCount": MULTIPROCESSORS,
-            "MaxSharedMemoryPerBlockOptin": launcher.SHARED,
-        }
+        return {"MultiProcessorCount": MULTIPROCESSORS, "MaxSharedMemoryPerBlockOptin": launcher.SHARED}
+
+    @property
+    def compute_capability(self):
+        return "90"
 
     def synchronize(self):
         _graph.capturing("waiting for a device")
