@@ -1,13 +1,16 @@
 """Convolutions and products on tensor cores: with every tile, every word, and what float32 becomes in TF32."""
 
+from types import SimpleNamespace
+
 import ml_dtypes
 import numpy as np
 import pytest
 
 import dlgpu
 from dlgpu.backend.cuda import convolution, linear, tensor_cores, tensor_product
-from dlgpu.backend.cuda.source import Source
+from dlgpu.backend.cuda.source import Source, has_tensor_cores
 from dlgpu.backend.cuda.tensor_cores import TILES, Tile, tiles_for, word
+from dlgpu.backend.devices import Device
 from dlgpu.backend.dispatch import registry
 from dlgpu.training.settings import Settings
 from tests.backend.column import agree, on_device
@@ -162,6 +165,20 @@ def test_16_bits_always_use_tensor_cores_and_float64_never(dtype, used):
     x = np.ones((1, 2, 2, 3), dtype)
     on_device(registry["convolution"], x, np.ones((1, 1, 3, 2), dtype), None, "linear", (1, 1), NONE, (1, 1), 1)
     assert bool(used) == (np.dtype(dtype).itemsize == 2)
+
+
+def test_older_gpus_take_the_plain_kernels(monkeypatch, used):
+    monkeypatch.setattr(tensor_cores, "has_tensor_cores", lambda device: False)
+    x, kernel = integers((1, 2, 2, 3), "float16"), integers((1, 1, 3, 8), "float16")
+    agree("convolution", x, kernel, None, "linear", (1, 1), NONE, (1, 1), 1)
+    assert not used
+
+
+@pytest.mark.parametrize(("capability", "expected"), [("75", False), ("80", True), ("90", True), ("120", True)])
+def test_gpus_have_them_from_compute_capability_8_on(capability, expected, monkeypatch):
+    cuda = SimpleNamespace(Device=lambda index: SimpleNamespace(compute_capability=capability))
+    monkeypatch.setattr("dlgpu.backend.cuda.source.import_module", lambda name: SimpleNamespace(cuda=cuda))
+    assert has_tensor_cores.__wrapped__(Device("cuda")) is expected
 
 
 @pytest.mark.parametrize("scale", [2.0**-30, 2.0**30])
