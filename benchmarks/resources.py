@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dlgpu.backend.cuda import graph, pooling, random
+from dlgpu.backend.cuda import graph, pooling, random, tensor_cores
 from dlgpu.backend.cuda.source import FOLDER, STORAGE, Source, for_nvrtc, source
 from dlgpu.backend.emulator.compiler import KernelError, cache_folder
 from dlgpu.backend.reference.activation import NAMES
@@ -43,6 +43,9 @@ VALUES = {
     "EACH": ("1", "2", "4"),
     "INDEX": tuple(pooling.INDEX_NAMES.values()),
     "INTEGER": tuple(dict.fromkeys(random.C_NAMES[f"{kind}{8 << n}"] for kind in ("int", "uint") for n in range(4))),
+    "LEFT_WORD": ("4", "16"),
+    "RIGHT_WORD": ("4", "16"),
+    "TILE": tuple(map(str, tensor_cores.TILES)),
     "WORD": tuple(graph.WORDS.values()),
 }
 

@@ -1,9 +1,13 @@
 """Fixtures that all tests share."""
 
+import os
+
 import numpy as np
 import pytest
 
 import dlgpu
+
+os.environ.setdefault("DLGPU_TUNING", "0")  # on a GPU, to measure what changes no bit would only take time
 
 
 @pytest.fixture(autouse=True)

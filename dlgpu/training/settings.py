@@ -21,6 +21,7 @@ from weakref import ProxyTypes
 
 import numpy as np
 
+from dlgpu.backend.precision import tf32_allowed
 from dlgpu.backend.repeater import digest
 from dlgpu.saving.configurable import Configurable
 from dlgpu.tensor import Tensor
@@ -52,7 +53,7 @@ class Settings:
     """
 
     def __init__(self, objects: Iterable = (), changing: Iterable = ()):
-        self._values: list = []
+        self._values: list = [tf32_allowed()]
         skipped, met = {id(value) for value in changing}, dict[int, int]()
         found = list(objects)  # keeps all alive, so that an id means one value
         for value in found:

@@ -54,6 +54,21 @@ def normal(*shape, dtype=np.float32):
     return RNG.standard_normal(shape).astype(dtype)
 
 
+def test_float32_is_rounded_where_tf32_is_allowed_and_nowhere_else(lt, cupy):
+    a, b = 1 + 2.0**-12 * np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)
+    exact = registry["matmul"](cupy.asarray(a), cupy.asarray(b)).get()
+    try:
+        dlgpu.allow_tf32()
+        rounded = registry["matmul"](cupy.asarray(a), cupy.asarray(b)).get()
+        double = registry["matmul"](*(cupy.asarray(x.astype(np.float64)) for x in (a, b))).get()
+    finally:
+        dlgpu.allow_tf32(False)
+    assert lt.matmuls == ["DEFAULT"] * 3
+    assert (exact == a).all()
+    assert (double == a).all()
+    assert (rounded == 1).all()
+
+
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (5, 3, 7), (33, 65, 17), (8, 600, 3)])
 @pytest.mark.parametrize("a_turned", [False, True])
 @pytest.mark.parametrize("b_turned", [False, True])

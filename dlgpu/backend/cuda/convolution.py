@@ -1,12 +1,16 @@
-"""Convolution on CUDA: tiles of an implicit matrix product, or one thread a result where a group has few columns."""
+"""Convolution on CUDA: tiles of an implicit matrix product, or one thread a result where a group has few columns.
+
+Products of 16-bit numbers, and of float32 where TF32 is allowed, are taken on tensor cores.
+"""
 
 from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty
 from dlgpu.backend.cuda.source import source
+from dlgpu.backend.cuda.tensor_cores import Tile, blocks_of, launch, suits
 from dlgpu.backend.reference import convolution as reference
 from dlgpu.backend.reference.activation import FROM_INPUT, activation_backward
 from dlgpu.backend.windows import output_size
 
-SIDE = 64  # of a tile of results, as in convolution.cu
+PLAIN = Tile(64, 64, 16, 1)  # of convolution.cu
 FEW = 16  # columns of a group, below which a tile would be too empty
 ENOUGH_BLOCKS = 512  # to keep every multiprocessor busy
 LEAST_SLICE = 256  # pixels; shorter ones cost more to write and sum than they win
@@ -18,14 +22,13 @@ def convolution(x, kernel, bias, name, strides, padding, dilation, groups):
     filters = kernel.shape[3]
     output = empty(x, (len(x), *size, filters))
     z = empty(x, output.shape) if name in FROM_INPUT else None
-    tiles = _tiles(len(x) * size[0] * size[1]) * _tiles(filters // groups) * groups
     _launch(
         "convolution_forward",
-        _by_line(output) if _few(filters, groups) else (tiles, BLOCK),
+        None if _few(filters, groups) else (len(x) * size[0] * size[1], filters // groups, groups),
         (contiguous(x), contiguous(kernel), None if bias is None else contiguous(bias), output, z),
         (x.shape, output.shape, kernel.shape, strides, padding, dilation, groups),
         name,
-        _few(filters, groups),
+        _by_line(output),
     )
     return output, (output if z is None else z)
 
@@ -55,14 +58,13 @@ def _data_gradient(grad, kernel, size, strides, padding, dilation, groups, name=
     grad_x = empty(grad, (len(grad), *size, channels))
     # One tile's pixels lie a stride apart; there are stride * stride ways to do so, the first having the most pixels.
     pixels = len(grad) * -(-size[0] // strides[0]) * -(-size[1] // strides[1])
-    tiles = _tiles(pixels) * strides[0] * strides[1] * _tiles(channels // groups) * groups
     _launch(
         "convolution_data",
-        _by_line(grad_x) if _few(channels, groups) else (tiles, BLOCK),
+        None if _few(channels, groups) else (pixels, channels // groups, strides[0] * strides[1] * groups),
         (contiguous(grad), contiguous(kernel), grad_x),
         (grad_x.shape, grad.shape, kernel.shape, strides, padding, dilation, groups),
         name,
-        _few(channels, groups),
+        _by_line(grad_x),
     )
     return grad_x
 
@@ -72,18 +74,20 @@ def _weight_gradients(x, grad, window, needed, strides, padding, dilation, group
     filters, shape = grad.shape[3], (*window, x.shape[3] // groups, grad.shape[3])
     pixels = len(grad) * grad.shape[1] * grad.shape[2]
     rows = shape[0] * shape[1] * shape[2] if needed[0] else 0
-    few = _few(filters, groups)
-    blocks = (rows + 1) * -(-filters // 32) if few else max(1, _tiles(rows)) * _tiles(filters // groups) * groups
+    few, product = _few(filters, groups), (max(1, rows), filters // groups, groups)
+    # by the sizes alone, so that sums are taken in the same order everywhere
+    blocks = (rows + 1) * -(-filters // 32) if few else blocks_of(PLAIN, *product[:2]) * groups
     length = max(LEAST_SLICE, -(-pixels * blocks // ENOUGH_BLOCKS))
     slices = max(1, -(-pixels // length))
     partial = empty(x, (slices, rows + 1, filters), "float64" if x.dtype == "float64" else "float32")
     _launch(
         "convolution_weights",
-        ((rows + 1, -(-filters // 32), slices) if few else (blocks, slices), BLOCK),
+        None if few else product,
         (contiguous(x), contiguous(grad), partial, rows, needed[1], length),
         (x.shape, grad.shape, shape, strides, padding, dilation, groups),
         name,
-        few,
+        ((rows + 1, -(-filters // 32), slices), BLOCK),
+        slices,
     )
     grad_kernel = empty(x, shape) if needed[0] else None
     grad_bias = empty(x, (filters,)) if needed[1] else None
@@ -98,24 +102,30 @@ def _weight_gradients(x, grad, window, needed, strides, padding, dilation, group
     return grad_kernel, grad_bias
 
 
-def _launch(kernel, grid_and_block, arrays, geometry, name, direct):
-    """Launch one of the three kernels that share a geometry: shapes of image, output and kernel, strides and so on."""
+def _launch(kernel, product, arrays, geometry, name, direct, slices=1):
+    """Launch one of the three kernels that share a geometry: shapes of image, output and kernel, strides and so on.
+
+    Args:
+        product: rows and columns of the sums and how many such products there are; None for one thread a result.
+        direct: grid and block of that.
+        slices: in which the terms are summed.
+    """
     image, output, weights, strides, padding, dilation, groups = geometry
-    grid, block = grid_and_block
     before = padding[0][0], padding[1][0]
-    sizes = (*image, *output[1:], groups, *weights[:2], *strides, *before, *dilation)
+    args = (*arrays, *image, *output[1:], groups, *weights[:2], *strides, *before, *dilation)
+    if product is not None and suits(arrays[0]):
+        runs = arrays[0].shape[-1] // groups, arrays[1].shape[-1] // groups
+        launch(f"tensor_{kernel}", product, args, runs, name, slices)
+        return
+    grid, block = direct if product is None else ((blocks_of(PLAIN, *product[:2]) * product[2], slices), BLOCK)
     source("convolution.cu").launch(
-        f"{kernel}_direct" if direct else kernel,
+        f"{kernel}_direct" if product is None else kernel,
         grid=grid,
         block=block,
-        args=(*arrays, *sizes),
+        args=args,
         dtype=arrays[0].dtype,
         defines=(f"ACTIVATION={name}",),
     )
-
-
-def _tiles(length):
-    return -(-length // SIDE)
 
 
 def _few(columns, groups):

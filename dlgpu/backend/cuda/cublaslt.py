@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlgpu.backend.cuda.geometry import contiguous, empty, lay_out
+from dlgpu.backend.precision import tf32_allowed
 from dlgpu.backend.reference.activation import FROM_INPUT
 
 WORKSPACE = 32 << 20  # bytes: what NVIDIA advises for Hopper
@@ -38,6 +39,7 @@ class Shape(NamedTuple):
     stack: int
     epilogue: str
     alignments: tuple[int, int, int]
+    tf32: bool
 
 
 @functools.cache
@@ -102,9 +104,9 @@ def product(a: Any, b: Any, bias: Any = None, activation: str = "linear", sums: 
     bias = None if bias is None else contiguous(bias)
     parts = [FUSED[activation], "BIAS" if bias is not None else "", "BGRADA" if sums else ""]
     epilogue = "_".join(filter(None, parts)) or "DEFAULT"
-    alignments = alignment(b), alignment(a), alignment(out)
+    alignments, rounded = (alignment(b), alignment(a), alignment(out)), a.dtype == np.float32 and tf32_allowed()
     places = a_turned, b_turned, a_apart, b_apart, stack
-    found = plan(out.device.id, Shape(a.dtype.name, rows, columns, inner, *places, epilogue, alignments))
+    found = plan(out.device.id, Shape(a.dtype.name, rows, columns, inner, *places, epilogue, alignments, rounded))
     if found is None:
         return None
     found.run(a, b, out, bias, aux, import_module("cupy").cuda.get_current_stream().ptr)
@@ -147,8 +149,8 @@ class Plan:
         self.lt, cublas = modules
         self.handle, self.workspace, _ = _of_device(index)
         kind, double = TYPES[shape.dtype], shape.dtype == "float64"
-        compute = cublas.ComputeType.COMPUTE_64F if double else cublas.ComputeType.COMPUTE_32F
-        self.desc = self.lt.matmul_desc_create(compute, TYPES["float64" if double else "float32"])
+        compute = "COMPUTE_64F" if double else "COMPUTE_32F_FAST_TF32" if shape.tf32 else "COMPUTE_32F"
+        self.desc = self.lt.matmul_desc_create(cublas.ComputeType[compute], TYPES["float64" if double else "float32"])
         self.one, self.zero = (np.full(1, value, np.float64 if double else np.float32) for value in (1, 0))
         attribute, operation = self.lt.MatmulDescAttribute, cublas.Operation
         self._describe(attribute.TRANSA, operation.T if shape.b_turned else operation.N)

@@ -1,14 +1,14 @@
-"""Products of matrices on CUDA: by cuBLASLt where nvmath-python is installed, else by a kernel of dlgpu's.
+"""Products of matrices on CUDA: by cuBLASLt where nvmath-python is installed, else by dlgpu's kernels.
 
-A captured step can hold both, and cuBLAS through CuPy not. All steps use the same, captured or not, so that both give
-the same bits.
+A captured step can hold all of them, and cuBLAS through CuPy not. All steps use the same, captured or not, so that both
+give the same bits. Without cuBLASLt single matrices that tensor cores may multiply go to them; stacks do not.
 """
 
 import math
 
 import numpy as np
 
-from dlgpu.backend.cuda import cublaslt
+from dlgpu.backend.cuda import cublaslt, tensor_product
 from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty, lay_out
 from dlgpu.backend.cuda.source import STORAGE, source
 from dlgpu.backend.dispatch import array_namespace
@@ -39,6 +39,10 @@ def product(a, b, bias=None, activation="linear"):
     (a, a_apart, a_turned), (b, b_apart, b_turned) = (lay_out(x, lead) for x in (a, b))
     rows, inner = a.shape[-2:][:: -1 if a_turned else 1]
     columns = b.shape[-2 if b_turned else -1]
+    if stack == 1:
+        found = tensor_product.product(a, b, (a_turned, b_turned), (*lead, rows, columns), bias, activation)
+        if found is not None:
+            return found
     out = empty(a, (*lead, rows, columns))
     z = empty(a, out.shape) if activation in FROM_INPUT else None
     each, tiles, splits = plan(rows, columns, inner, stack)

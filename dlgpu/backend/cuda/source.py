@@ -110,6 +110,12 @@ def shared_limit(device: Device) -> int:
 
 
 @functools.cache
+def has_tensor_cores(device: Device) -> bool:
+    """Whether a device runs the kernels on tiles.cuh: from compute capability 8.0 on, and the emulator."""
+    return device.on_host or int(import_module("cupy").cuda.Device(device.index).compute_capability) >= 80
+
+
+@functools.cache
 def _attributes(index: int) -> Any:
     return import_module("cupy").cuda.Device(index).attributes
 

@@ -114,7 +114,8 @@ def library(source: str, filename: str, kernels: Sequence[str], defines: Sequenc
         flags += ["-Werror=frame-larger-than=49152"]  # a thread's stack has 64 KB, and nothing guards its end
     text = host_source(source, filename, kernels)
     headers = "".join(p.read_text() for p in sorted(include.glob("*.cuh"))) if include.is_dir() else ""
-    parts = (text, headers, RUNTIME.read_text(), *flags, compiler_version())
+    runtime = "".join(p.read_text() for p in sorted(RUNTIME.parent.glob("*.hpp")))
+    parts = (text, headers, runtime, *flags, compiler_version())
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
     path = cache_folder() / "emulator" / f"{key}.so"
     if not path.exists():

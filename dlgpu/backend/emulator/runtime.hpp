@@ -53,6 +53,13 @@ constexpr size_t STACK = 64 * 1024;
 
 enum class State { ready, at_barrier, at_collective, returned };
 
+// A copy to shared memory that its thread has not waited for; nothing is copied from null, but zeros.
+struct Copy {
+    void* to;
+    const void* from;
+    int bytes, group;
+};
+
 struct Fiber {
     uint3 thread;
     int linear;
@@ -65,6 +72,8 @@ struct Fiber {
     ucontext_t context;
     jmp_buf point;
     void* fake_stack = nullptr;
+    std::vector<Copy> copies;
+    int groups = 0;  // of copies, that have been ended
 };
 
 // What the lanes of one mask exchange; two buffers, so that a fast lane can begin the next exchange while slow ones read.
@@ -315,6 +324,7 @@ inline void run_block() {
     for (int i = 0; i < block->threads; i++) {
         block->fibers[i].state = State::ready;
         block->fibers[i].for_grid = false;
+        block->fibers[i].copies.clear();
     }
     block->returned = block->waiting = block->votes = 0;
     unsigned turn = block->index.x + block->index.y + block->index.z + block->launches;
@@ -596,3 +606,5 @@ inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
 inline int __ffs(int x) { return __builtin_ffs(x); }
+
+#include "tensor_cores.hpp"

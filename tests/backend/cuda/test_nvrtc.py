@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import resources
 from benchmarks.resources import ARCHITECTURES, FILES, compiled, variants
+from dlgpu.backend.cuda import tensor_cores
 from dlgpu.backend.cuda.source import STORAGE, Source, for_nvrtc, headers_hash, source
 from dlgpu.backend.emulator.compiler import KernelError
 
@@ -29,6 +30,19 @@ def test_each_file_compiles_everywhere_without_warnings_and_spills(filename):
         assert found.keys() == source(filename).kernels.keys(), (dtype, architecture, extra)
         spilling = {name: r for name, r in found.items() if r.spilled}
         assert not spilling, (dtype, architecture, extra)
+
+
+@pytest.mark.parametrize("tile", tensor_cores.TILES, ids=str)
+def test_every_tile_of_tensor_cores_compiles_without_spills(tile):
+    """With long words everywhere, with each mixture of long and short ones on one architecture."""
+    words = list(itertools.product((True, False), repeat=2))
+    for dtype, architecture in itertools.product(("float32", "bfloat16"), ("sm_80", "sm_90", "sm_100", "sm_120")):
+        short = 4 if dtype == "float32" else 2
+        for long in words if architecture == "sm_90" else words[:1]:
+            defines = tensor_cores.defines(tile, "linear", tuple(16 if each else short for each in long))
+            found = compiled(source(tensor_cores.FILE), (*STORAGE[dtype], *defines), architecture)
+            spilling = {name: r for name, r in found.items() if r.spilled or r.stack or r.registers < 32}
+            assert not spilling, (dtype, architecture, long)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,10 @@ class Device:
             "MaxSharedMemoryPerBlockOptin": launcher.SHARED,
         }
 
+    @property
+    def compute_capability(self):
+        return "90"
+
     def synchronize(self):
         _graph.capturing("waiting for a device")
         _order.local.waits += 1
@@ -105,6 +109,9 @@ class Stream:
                 "cudaErrorStreamCaptureInvalidated: operation failed due to an earlier error"
             )
         return Graph(capture.notes, capture.pools)
+
+    def is_capturing(self):
+        return _order.local.capture is not None and _order.local.capture.stream is self
 
     def wait_event(self, event):
         _order.learn(self._line.clock, event._clock)

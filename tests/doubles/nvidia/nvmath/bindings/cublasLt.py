@@ -120,7 +120,8 @@ def matmul_desc_create(compute_type, scale_type):
     expected = 1 if ComputeType(compute_type) == ComputeType.COMPUTE_64F else 0
     if scale_type != expected:
         raise cuBLASLtError(15)  # CUBLAS_STATUS_NOT_SUPPORTED
-    return _made(kind=_D, scale=TYPES[scale_type], TRANSA=0, TRANSB=0, EPILOGUE=1)
+    rounded = ComputeType(compute_type) == ComputeType.COMPUTE_32F_FAST_TF32
+    return _made(kind=_D, rounded=rounded, scale=TYPES[scale_type], TRANSA=0, TRANSB=0, EPILOGUE=1)
 
 
 def matrix_layout_create(type, rows, cols, ld):
@@ -188,6 +189,11 @@ def _stack(pointer, layout):
     return np.lib.stride_tricks.as_strided(flat, shape, (apart * item, item, layout["ld"] * item), writeable=True)
 
 
+def _tf32(values):
+    """Rounded to 10 bits after the point."""
+    return ((values.astype(np.float32).view(np.int32) + 0x1000) & ~0x1FFF).view(np.float32)
+
+
 def matmul(
     light_handle,
     compute_desc,
@@ -229,6 +235,8 @@ def matmul(
         first = first.swapaxes(1, 2) if desc["TRANSA"] else first
         second = second.swapaxes(1, 2) if desc["TRANSB"] else second
         wide = desc["scale"]
+        if desc["rounded"]:
+            first, second = _tf32(first), _tf32(second)
         with np.errstate(all="ignore"):
             z = scales[0] * (first.astype(wide) @ second.astype(wide))
             if epilogue == Epilogue.BGRADA:
