@@ -109,6 +109,11 @@ def shared_limit(device: Device) -> int:
     return int(_attributes(device.index)["MaxSharedMemoryPerBlockOptin"])
 
 
+def multiprocessors(device: Device) -> int:
+    """How many blocks run at once on a device whatever they take of a multiprocessor."""
+    return launcher.RESIDENT if device.on_host else int(_attributes(device.index)["MultiProcessorCount"])
+
+
 @functools.cache
 def _attributes(index: int) -> Any:
     return import_module("cupy").cuda.Device(index).attributes
