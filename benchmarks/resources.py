@@ -63,7 +63,7 @@ def variants(filename: str, dtype: str = "float32") -> list[tuple[str, ...]]:
     With the macro SHAPE registers are scarce, and more so in float64; the others are tried with float32 alone.
     """
     macros = [m for m in re.findall(r"^#ifndef (\w+)", source(filename).text, re.MULTILINE) if m != "STORAGE"]
-    values = VALUES | {"SHAPE": persistence.shapes(dtype)}
+    values = VALUES | {"SHAPE": persistence.shapes({"float64": 8, "float32": 4}.get(dtype, 2))}
     return [(), *((f"{m}={v}",) for m in macros if m == "SHAPE" or dtype == "float32" for v in values[m])]
 
 

@@ -48,7 +48,7 @@ struct Step {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS) gru_forward(
+extern "C" __global__ void __launch_bounds__(THREADS, 1) gru_forward(
     const T* recurrent, const T* state_bias, T* gates, T* inner, const bool* mask, T* states, bool reset_after,
     A* outside, unsigned* arrivals, int batch, int time, int units, int width, int rows) {
     extern __shared__ A shared[];
@@ -137,7 +137,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) gru_forward(
 }
 
 // grad_inner is the gradient by what the state adds to g: h[t-1] @ recurrent_g + bias, times r if reset_after.
-extern "C" __global__ void __launch_bounds__(THREADS) gru_gradient(
+extern "C" __global__ void __launch_bounds__(THREADS, 1) gru_gradient(
     const T* recurrent, const T* gates, const T* inner, const T* states, const bool* mask, const T* grad, T* grad_h,
     T* grad_z, T* grad_inner, bool reset_after, A* outside, unsigned* arrivals, int batch, int time, int units, int width,
     int rows) {

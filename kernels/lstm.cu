@@ -49,7 +49,7 @@ struct Step {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS) lstm_forward(
+extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_forward(
     const T* recurrent, T* gates, const bool* mask, T* states, T* cells, A* outside, unsigned* arrivals, int batch,
     int time, int units, int width, int rows) {
     extern __shared__ A shared[];
@@ -97,7 +97,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) lstm_forward(
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) lstm_gradient(
+extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_gradient(
     const T* recurrent, const T* gates, const T* cells, const bool* mask, const T* grad, T* grad_h, T* grad_c, T* grad_z,
     A* outside, unsigned* arrivals, int batch, int time, int units, int width, int rows) {
     extern __shared__ A shared[];

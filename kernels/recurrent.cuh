@@ -108,17 +108,19 @@ struct Product {
     __device__ Product(const Block& b, const T* weights, int depth, long long aside, long long apart, long long down)
         : spare(b.spare()), each((depth + LANES - 1) / LANES) {
         int member = threadIdx.x % LANES, leader = b.local - member / TEAM;
+        const T* from = weights + (b.unit - b.local + leader) * aside + member * down;
         auto weight = [&](int column, int j) {
-            int local = leader + column / OUT, unit = b.unit - b.local + local, k = member + j * LANES;
-            bool there = local < b.width && unit < b.units && k < depth;
-            return there ? weights[unit * aside + column % OUT * apart + k * down] : T(0);
+            int local = leader + column / OUT;
+            bool there = local < b.width && b.unit - b.local + local < b.units && member + j * LANES < depth;
+            return there ? from[column / OUT * aside + column % OUT * apart] : T(0);
         };
 #pragma unroll
-        for (int j = 0; j < HELD; j++) {
+        for (int j = 0; j < HELD; j++, from += LANES * down) {
 #pragma unroll
             for (int c = 0; c < COLUMNS; c++) held[c][j] = A(weight(c, j));
         }
-        for (int j = HELD; j < each; j++) {
+#pragma unroll 1
+        for (int j = HELD; j < each; j++, from += LANES * down) {
             for (int c = 0; c < COLUMNS; c++) spare[place(c, j)] = weight(c, j);
         }
     }

@@ -9,7 +9,7 @@
 #endif
 #include "recurrent.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS) simple_rnn_forward(
+extern "C" __global__ void __launch_bounds__(THREADS, 1) simple_rnn_forward(
     const T* recurrent, const T* drive, const bool* mask, T* states, A* outside, unsigned* arrivals, int batch, int time,
     int units, int width, int rows) {
     extern __shared__ A shared[];
@@ -46,7 +46,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) simple_rnn_forward(
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) simple_rnn_gradient(
+extern "C" __global__ void __launch_bounds__(THREADS, 1) simple_rnn_gradient(
     const T* recurrent, const T* states, const bool* mask, const T* grad, T* grad_h, T* grad_z, A* outside,
     unsigned* arrivals, int batch, int time, int units, int width, int rows) {
     extern __shared__ A shared[];

@@ -3,9 +3,13 @@
 import functools
 from dataclasses import dataclass
 
-# By the bytes of a sum, what blocks can be: threads at most, registers of each for weights, samples in one pass at most;
-# with more, registers would spill to memory.
-BLOCKS = {4: ((256, 128, 4), (512, 64, 4), (1024, 16, 2)), 8: ((256, 128, 4), (512, 48, 2))}
+# By the bytes of a stored value, what blocks can be: threads at most, registers of each for weights, samples in one pass
+# at most; with more, registers would spill to memory.
+BLOCKS = {
+    2: ((256, 96, 4), (512, 48, 4), (1024, 16, 2)),
+    4: ((256, 128, 4), (512, 64, 4), (1024, 16, 2)),
+    8: ((256, 128, 4), (512, 48, 2)),
+}
 WARP, TEAM = 32, 4  # lanes; those for a unit, at least
 KEPT = 2  # values that a block keeps of each unit and sample
 
@@ -66,7 +70,7 @@ def divided(
     """The layout of so many slices and groups; None if a block does not hold its share of the weights."""
     computed = max(4, size)
     width, share = -(-units // slices), -(-batch // groups)
-    for most, registers, at_once in BLOCKS[computed]:
+    for most, registers, at_once in BLOCKS[size]:
         at_once = next((n for n in (1, 2) if share <= n <= at_once), at_once)
         rows = -(-share // at_once) * at_once
         team = TEAM
@@ -75,17 +79,19 @@ def divided(
         together = 1 if columns > 1 else min(4, WARP // team)  # units whose teams read an input together
         threads, each = -(-team * width // WARP) * WARP, -(-depth // (together * team))
         stride = each * together * team
-        in_registers = registers * 4 // (columns * together * computed)
+        sums = columns * together * computed // 4  # registers for a weight of each
+        while registers >= 32 and registers // 2 >= each * sums:
+            registers //= 2
         vectors = stride * (2 * rows if slices == 1 else at_once)
-        spare = max(0, each - in_registers) * columns * together * threads
+        spare = max(0, each - registers // sums) * columns * together * threads
         shared = (vectors + KEPT * rows * width) * computed + spare * size
         if threads <= most and shared <= limit:
             return Layout(slices, groups, width, rows, stride, threads, shared, (most, team, at_once, registers))
     return None
 
 
-def shapes(dtype: str) -> list[str]:
-    """The macro's values that take the most registers."""
-    blocks = BLOCKS[8 if dtype == "float64" else 4]
-    ends = [(most, lanes, n, registers) for most, registers, n in blocks for lanes in (TEAM, WARP)]
-    return [",".join(map(str, shape)) for shape in [*ends, *((most, TEAM, 1, r) for most, r, _ in blocks)]]
+def shapes(size: int) -> list[str]:
+    """The macro's values that take the most registers, for stored values of so many bytes."""
+    found = [(most, TEAM, rows, registers) for most, registers, at_once in BLOCKS[size] for rows in (1, at_once)]
+    most, registers, at_once = BLOCKS[size][0]
+    return [",".join(map(str, shape)) for shape in (*found, (most, WARP, at_once, registers))]

@@ -69,8 +69,8 @@ def test_units_that_are_no_multiple_of_a_warp_or_more_than_a_block(cell, units, 
     check(rng, cell, 2, 3, 2, units, masked=units != 33)
 
 
-# What blocks are given for weights, and where those of 33 units find room then.
-PLACES = {"one": ((256, 16, 4),), "several": ((64, 8, 4),), "none": ((32, 8, 4),)}
+# Blocks, and how many hold the weights of 33 units then.
+PLACES = {"one": ((256, 16, 4),), "several": ((64, 8, 4),), "none": ()}
 
 
 @pytest.fixture(params=PLACES)
@@ -84,7 +84,7 @@ def place(request, monkeypatch):
         launch(self, name, grid, *args, cooperative=cooperative, **options)
 
     monkeypatch.setattr(Source, "launch", note)
-    monkeypatch.setattr(persistence, "BLOCKS", dict.fromkeys((4, 8), PLACES[request.param]))
+    monkeypatch.setattr(persistence, "BLOCKS", dict.fromkeys((2, 4, 8), PLACES[request.param]))
     persistence.layout.cache_clear()
     with dlgpu.device("emulator"):
         yield request.param, launched
