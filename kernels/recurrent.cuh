@@ -83,8 +83,9 @@ struct Block {
         if (!outside) return inside + (from * rows + pass * ROWS) * stride;
         const A* vectors = outside + (((long long)from * gridDim.z + blockIdx.z) * rows + pass * ROWS) * stride;
         if (pass) __syncthreads();  // all have read those of the pass before
+        int words = ROWS * stride * (int)sizeof(A) / 16;  // of a copy, to which all vectors are aligned
 #pragma unroll 4
-        for (int i = threadIdx.x; i < ROWS * stride; i += blockDim.x) inside[i] = vectors[i];
+        for (int i = threadIdx.x; i < words; i += blockDim.x) ((uint4*)inside)[i] = ((const uint4*)vectors)[i];
         __syncthreads();
         return inside;
     }

@@ -158,7 +158,8 @@ def _on_host(code: Source, defines: tuple[str, ...]) -> Any:
 @functools.cache
 def _on_gpu(code: Source, defines: tuple[str, ...], name: str, shared: int) -> Any:
     kernel = _gpu_module(code, defines).get_function(name)
-    if shared > DEFAULT_SHARED:
+    # all launches of a kernel have one limit: a smaller one must not take from a larger one what it was given
+    if shared > max(DEFAULT_SHARED, kernel.max_dynamic_shared_size_bytes):
         kernel.max_dynamic_shared_size_bytes = shared
     return kernel
 
