@@ -6,7 +6,7 @@ from dataclasses import dataclass
 # By the bytes of a stored value, what blocks can be: threads at most, registers of each for weights, samples at once.
 # With more, registers would spill to memory.
 BLOCKS = {
-    2: ((256, 96, 4), (512, 48, 4), (1024, 16, 2)),
+    2: ((256, 96, 4), (512, 40, 4), (1024, 16, 1)),
     4: ((256, 128, 4), (512, 64, 4), (1024, 16, 2)),
     8: ((256, 128, 4), (512, 48, 2)),
 }
