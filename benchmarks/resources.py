@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dlgpu.backend.cuda import graph, pooling, random, tensor_cores
+from dlgpu.backend.cuda import graph, persistence, pooling, random, tensor_cores
 from dlgpu.backend.cuda.source import FOLDER, STORAGE, Source, for_nvrtc, source
 from dlgpu.backend.emulator.compiler import KernelError, cache_folder
 from dlgpu.backend.reference.activation import NAMES
@@ -37,7 +37,7 @@ FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
 RESULTS = Path(__file__).parent / "results" / "resources.json"
 REPORTED = "sm_90"
 CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
-# What the CUDA column may define beside STORAGE, by macro.
+# What the CUDA column may define beside STORAGE, by macro; the values of SHAPE are `persistence.shapes`.
 VALUES = {
     "ACTIVATION": NAMES,
     "EACH": ("1", "2", "4"),
@@ -66,10 +66,14 @@ class Resources:
         return min(threads, warps * 32) / threads
 
 
-def variants(filename: str) -> list[tuple[str, ...]]:
-    """The extra definitions that the column may give to a file: none, and each value of each macro that it asks for."""
+def variants(filename: str, dtype: str = "float32") -> list[tuple[str, ...]]:
+    """The extra definitions that the column may give to a file: none, and each value of each macro that it asks for.
+
+    With the macro SHAPE registers are scarce, and more so in float64; the others are tried with float32 alone.
+    """
     macros = [m for m in re.findall(r"^#ifndef (\w+)", source(filename).text, re.MULTILINE) if m != "STORAGE"]
-    return [(), *((f"{macro}={value}",) for macro in macros for value in VALUES[macro])]
+    values = VALUES | {"SHAPE": persistence.shapes({"float64": 8, "float32": 4}.get(dtype, 2))}
+    return [(), *((f"{m}={v}",) for m in macros if m == "SHAPE" or dtype == "float32" for v in values[m])]
 
 
 def compiled(code: Source, defines: Sequence[str], architecture: str) -> dict[str, Resources]:

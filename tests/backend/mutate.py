@@ -30,6 +30,7 @@ from tests.backend.equivalent import EQUIVALENT
 
 ROOT = Path(__file__).parents[2]
 KERNELS = ROOT / "kernels"
+ROWS = dict.fromkeys(["simple_rnn.cu", "lstm.cu", "gru.cu"], "recurrent")  # whose tests have another name
 OPERATORS = {"+": "-", "-": "+", "*": "+", "/": "*", "%": "/", "+=": "-=", "-=": "+=", "&": "|", "|": "&"}
 BOUNDS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
 OPERATOR = re.compile(r"(?<= )(\+=|-=|[-+*/%&|])(?= )")
@@ -37,7 +38,7 @@ BOUND = re.compile(r"(?<!template) (<=?|>=?) ")
 AXIS = re.compile(r"(?<=Idx\.|Dim\.)[xy]\b")
 BARRIER = re.compile(r"\b(__sync\w+\([^()]*\)|\w*sync_grid\w*\([^()]*\)|\w*grid_barrier\w*\([^()]*\));")
 FUNCTION = re.compile(
-    r"(?:__global__|__device__)\s[\w\s<>*&]*?(?:__launch_bounds__\(\d+\)\s*)?\w+\s*\(([^()]*)\)\s*(?:const\s*)?[{:]"
+    r"(?:__global__|__device__)\s[\w\s<>*&]*?(?:__launch_bounds__\([^()]*\)\s*)?\w+\s*\(([^()]*)\)\s*(?:const\s*)?[{:]"
 )
 DECLARATION = re.compile(r"\s*(?!return\b|else\b)(?:\w+\s+)+(?:\w+(?:\[[^]]*\])+,\s*)*\w+(?:\[[^]]*\])*$")
 TIMEOUT = 60  # seconds at least; a mutant may loop forever
@@ -126,7 +127,8 @@ def tests_of(file: str) -> list[str]:
     while more := {n for n, text in sources.items() if any(f'#include "{u}"' in text for u in users)} - users:
         users |= more
     rows = sorted((u for u in users if u.endswith(".cu")), key=lambda u: ("#ifndef" in sources[u], len(sources[u])))
-    tests = [f"tests/backend/cuda/test_{Path(name).stem}.py" for name in dict.fromkeys([file, *rows])]
+    names = (ROWS.get(name, Path(name).stem) for name in (file, *rows))
+    tests = [f"tests/backend/cuda/test_{name}.py" for name in dict.fromkeys(names)]
     return [test for test in tests if (ROOT / test).exists()]
 
 

@@ -1,6 +1,7 @@
 """A captured step gives the bits of one that runs as written, waits for nothing, and is captured anew where it must."""
 
 import copy
+import functools
 import signal
 import warnings
 from queue import SimpleQueue
@@ -10,7 +11,7 @@ import pytest
 
 import dlgpu
 from dlgpu import layers, schedules
-from dlgpu.backend.cuda import graph
+from dlgpu.backend.cuda import graph, persistence
 from dlgpu.training import replay
 from dlgpu.training.replay import Replay
 from tests.training.changes import change_dropout, change_rate, change_weights, freeze
@@ -159,6 +160,26 @@ def test_the_states_of_a_stateful_layer_go_on_from_batch_to_batch():
         return found, fit(model, x, y, batch_size=8)
 
     assert captured(assert_same_bits(make, train)) == [True]
+
+
+@pytest.mark.parametrize("blocks", [((64, 8, 4),), ()])
+@pytest.mark.parametrize(
+    "layer",
+    [layers.SimpleRNN, layers.LSTM, layers.GRU, functools.partial(layers.GRU, reset_after=False)],
+    ids=["simple", "lstm", "gru", "gru before"],
+)
+def test_recurrent_layers_beyond_one_block_are_captured(layer, blocks, monkeypatch):
+    """With 64 threads in a block some share the units; where no block holds weights each step is a product."""
+    monkeypatch.setattr(persistence, "BLOCKS", {4: blocks})
+    persistence.layout.cache_clear()
+    x, y = RNG.standard_normal((24, 5, 3), np.float32), RNG.standard_normal((24, 1), np.float32)
+
+    def make(**compiled):
+        return model_of(layer(20), layers.Dense(1), loss="mse", **compiled)
+
+    model = assert_same_bits(make, lambda m: fit(m, x, y, batch_size=8))
+    persistence.layout.cache_clear()
+    assert captured(model) == [True]
 
 
 def test_a_histogram_is_counted_within_the_graph():

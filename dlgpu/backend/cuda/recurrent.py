@@ -1,109 +1,101 @@
-"""Recurrent networks on CUDA: one block a sample; the products with inputs before, for the weights after the launch."""
+"""Recurrent networks on CUDA: a whole sequence in one launch each way, with the weights in the multiprocessors.
 
-import functools
-from collections.abc import Callable
+Where these do not hold the weights, each step is a product and a launch. The products with inputs come before the
+sequence, those for the weights' gradients after it.
+"""
 
-from dlgpu.backend.cuda.geometry import contiguous, empty
+from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty
 from dlgpu.backend.cuda.linear import column_sums, matmul
-from dlgpu.backend.cuda.source import MAX_THREADS, shared_limit, source
+from dlgpu.backend.cuda.persistence import layout
+from dlgpu.backend.cuda.source import multiprocessors, shared_limit, source
 from dlgpu.backend.devices import device_of
-from dlgpu.backend.dispatch import Kernel, array_namespace
+from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import recurrent as reference
 
-# The values that a block keeps in shared memory for each unit.
-SHARED = {
-    "simple_rnn_forward": 2,
-    "simple_rnn_gradient": 1,
-    "lstm_forward": 2,
-    "lstm_gradient": 9,
-    "gru_forward": 2,
-    "gru_gradient": 7,
-}
 
-
-def _on_cuda(kernel: Kernel, weights: int) -> Callable:
-    """Register a function for networks that a block has shared memory for, both ways; others run the reference.
-
-    Args:
-        kernel: what the function implements.
-        weights: the place of the recurrent kernel among the arguments.
-    """
-    cell = kernel.__name__.removesuffix("_backward")
-    most = max(SHARED[f"{cell}_forward"], SHARED[f"{cell}_gradient"])  # backward takes what forward saved
-
-    def register(launches: Callable) -> Callable:
-        @kernel.on("cuda")
-        @functools.wraps(launches)
-        def choose(*args, **options):
-            recurrent = args[weights]
-            fits = _bytes(most, len(recurrent), recurrent.dtype) <= shared_limit(device_of(recurrent))
-            return (launches if fits else kernel.reference)(*args, **options)
-
-        return choose
-
-    return register
-
-
-def _bytes(values, units, dtype):
-    """The size of `values` for each unit, in what the kernels compute in."""
-    return values * units * max(4, dtype.itemsize)
-
-
-@_on_cuda(reference.simple_rnn, weights=2)
+@reference.simple_rnn.on("cuda")
 def simple_rnn(x, kernel, recurrent_kernel, bias, hidden, mask):
     inputs, mask, driven = _driven(x, kernel, bias, mask)
-    states = _states(hidden, driven, len(recurrent_kernel))
-    _launch("simple_rnn_forward", (contiguous(recurrent_kernel), driven, mask, states), driven, states, 1)
+    weights, states = contiguous(recurrent_kernel), _states(hidden, driven, len(recurrent_kernel))
+    if not _persists("simple_rnn_forward", (weights, driven, mask, states), states, columns=1):
+        state = states[:, 0].copy()
+        for t in range(x.shape[1]):
+            _step("simple_rnn_step", (matmul(state, weights), driven, mask, states, state, t), states)
     return states[:, 1:], states[:, -1], (inputs, states, mask)
 
 
-@_on_cuda(reference.simple_rnn_backward, weights=1)
+@reference.simple_rnn_backward.on("cuda")
 def simple_rnn_backward(kernel, recurrent_kernel, saved, grads, wanted):
     inputs, states, mask = saved
-    grad_z, grad_h = empty(states, states[:, 1:].shape), _final(grads[1], states)
-    args = _transposed(recurrent_kernel), states, mask, _sequence(grads[0]), grad_h, grad_z
-    _launch("simple_rnn_gradient", args, grad_z, states, 1)
+    weights, grad_z, grad_h = contiguous(recurrent_kernel), empty(states, states[:, 1:].shape), _final(grads[1], states)
+    args = states, mask, _sequence(grads[0]), grad_h, grad_z
+    if not _persists("simple_rnn_gradient", (weights, *args), states):
+        product, by_z = None, empty(states, grad_h.shape)
+        for t in reversed(range(-1, states.shape[1] - 1)):
+            _step("simple_rnn_step_gradient", (product, *args, by_z, t), states)
+            product = matmul(by_z, weights.T)
     return *_by_inputs(inputs, grad_z, kernel, wanted, states[:, :-1]), grad_h
 
 
-@_on_cuda(reference.lstm, weights=2)
+@reference.lstm.on("cuda")
 def lstm(x, kernel, recurrent_kernel, bias, hidden, cell, mask):
     inputs, mask, gates = _driven(x, kernel, bias, mask)
+    weights = contiguous(recurrent_kernel)
     states, cells = (_states(first, gates, len(recurrent_kernel)) for first in (hidden, cell))
-    _launch("lstm_forward", (contiguous(recurrent_kernel), gates, mask, states, cells), gates, states, 4)
+    if not _persists("lstm_forward", (weights, gates, mask, states, cells), states, columns=4):
+        state = states[:, 0].copy()
+        for t in range(x.shape[1]):
+            _step("lstm_step", (matmul(state, weights), gates, mask, states, cells, state, t), states)
     return states[:, 1:], states[:, -1], cells[:, -1], (inputs, gates, states, cells, mask)
 
 
-@_on_cuda(reference.lstm_backward, weights=1)
+@reference.lstm_backward.on("cuda")
 def lstm_backward(kernel, recurrent_kernel, saved, grads, wanted):
     inputs, gates, states, cells, mask = saved
-    grad_z = empty(gates, gates.shape)
+    weights, grad_z = contiguous(recurrent_kernel), empty(gates, gates.shape)
     grad_h, grad_c = _final(grads[1], states), _final(grads[2], states)
-    args = _transposed(recurrent_kernel), gates, cells, mask, _sequence(grads[0]), grad_h, grad_c, grad_z
-    _launch("lstm_gradient", args, grad_z, states, 4)
+    args = gates, cells, mask, _sequence(grads[0]), grad_h, grad_c, grad_z
+    if not _persists("lstm_gradient", (weights, *args), states, parts=4):
+        product, by_z = None, empty(gates, (len(gates), gates.shape[2]))
+        for t in reversed(range(-1, gates.shape[1])):
+            _step("lstm_step_gradient", (product, *args, by_z, t), states)
+            product = matmul(by_z, weights.T)
     return *_by_inputs(inputs, grad_z, kernel, wanted, states[:, :-1]), grad_h, grad_c
 
 
-@_on_cuda(reference.gru, weights=2)
+@reference.gru.on("cuda")
 def gru(x, kernel, recurrent_kernel, bias, hidden, mask, reset_after):
     bias, state_bias = bias if reset_after and bias is not None else (bias, None)
     inputs, mask, gates = _driven(x, kernel, bias, mask)
-    states = _states(hidden, gates, len(recurrent_kernel))
+    weights, states = contiguous(recurrent_kernel), _states(hidden, gates, len(recurrent_kernel))
     inner = empty(states, states[:, 1:].shape)
-    state_bias = None if state_bias is None else contiguous(state_bias)
-    args = contiguous(recurrent_kernel), state_bias, gates, inner, mask, states, reset_after
-    _launch("gru_forward", args, gates, states, 3)
+    args = None if state_bias is None else contiguous(state_bias), gates, inner, mask, states
+    if not _persists("gru_forward", (weights, *args, reset_after), states, columns=3):
+        state, reset = states[:, 0].copy(), empty(states, states[:, 0].shape)
+        weights, by_reset = _phases(weights, reset_after)
+        for t in range(x.shape[1]):
+            common = *args, state, reset, reset_after, t
+            _step("gru_step", (matmul(state, weights), None, *common), states)
+            if not reset_after:
+                _step("gru_step", (None, matmul(reset, by_reset), *common), states)
     return states[:, 1:], states[:, -1], (inputs, gates, states, inner, mask)
 
 
-@_on_cuda(reference.gru_backward, weights=1)
+@reference.gru_backward.on("cuda")
 def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
     inputs, gates, states, inner, mask = saved
-    units, before = states.shape[2], states[:, :-1]
+    units, before, weights = states.shape[2], states[:, :-1], contiguous(recurrent_kernel)
     grad_z, grad_inner, grad_h = empty(gates, gates.shape), empty(inner, inner.shape), _final(grads[1], states)
-    transposed, arrived = _transposed(recurrent_kernel), _sequence(grads[0])
-    args = transposed, gates, inner, states, mask, arrived, grad_h, grad_z, grad_inner, reset_after
-    _launch("gru_gradient", args, grad_z, states, 3)
+    args = gates, inner, states, mask, _sequence(grads[0]), grad_h, grad_z, grad_inner
+    if not _persists("gru_gradient", (weights, *args, reset_after), states, parts=3):
+        weights, by_reset = _phases(weights, reset_after)
+        product, by_z, by_inner = None, empty(gates, (len(gates), weights.shape[1])), empty(states, grad_h.shape)
+        for t in reversed(range(-1, gates.shape[1])):
+            common = *args, by_z, by_inner, reset_after, t
+            _step("gru_step_gradient", (product, None, *common), states)
+            if t >= 0 and not reset_after:
+                _step("gru_step_gradient", (None, matmul(by_inner, by_reset.T), *common), states)
+            product = matmul(by_z, weights.T)
     xp = array_namespace(gates)
     by_x, by_kernel, by_sigmoids, by_bias = _by_inputs(inputs, grad_z, kernel, wanted, before, 2 * units)
     if not wanted[1]:
@@ -145,21 +137,54 @@ def _sequence(grad):
     return None if grad is None else contiguous(grad)
 
 
-def _transposed(weights):
-    return contiguous(weights.T)
+def _phases(weights, reset_after):
+    """The weights by the parts of a GRU's step that follow each other: all, None; or of z and r, of g."""
+    columns = 2 * len(weights)
+    return (weights, None) if reset_after else (weights[:, :columns].copy(), weights[:, columns:].copy())
 
 
-def _launch(kernel, args, gates, states, parts):
-    """One block for each sample, with threads for `parts` columns for each unit."""
-    batch, time, units = len(gates), gates.shape[1], states.shape[2]
-    source("recurrent.cu").launch(
+def _persists(kernel, args, states, columns=1, parts=1):
+    """Run a whole sequence, if the multiprocessors hold the weights; else return False.
+
+    Args:
+        kernel: its name, which begins with its file's.
+        args: its first arguments, the weights first of all.
+        states: (batch, time + 1, units).
+        columns: of the weights for each unit, that are summed up apart; or
+        parts: of a sum over such columns.
+    """
+    batch, time, units = len(states), states.shape[1] - 1, states.shape[2]
+    if not batch:
+        return True
+    device = device_of(states)
+    dtype, room = states.dtype, (multiprocessors(device), shared_limit(device))
+    plan = layout(batch, units, columns, parts * units, dtype.itemsize, *room)
+    if plan is None:
+        return False
+    xp, together = array_namespace(states), plan.slices > 1
+    vectors, arrivals = None, None
+    if together:
+        sums = "float64" if dtype == "float64" else "float32"
+        vectors = xp.zeros((2, plan.groups * plan.rows, plan.stride), sums)
+        arrivals = xp.zeros(1, "uint32")
+    source(f"{kernel.rpartition('_')[0]}.cu").launch(
         kernel,
-        grid=batch,
-        block=min(MAX_THREADS, max(1, -(-parts * units // 32)) * 32),
-        args=(*args, time, units),
-        shared=_bytes(SHARED[kernel], units, gates.dtype),
-        dtype=gates.dtype,
+        grid=(1, plan.slices, plan.groups) if together else plan.groups,
+        block=plan.threads,
+        args=(*args, vectors, arrivals, batch, time, units, plan.width, plan.rows),
+        shared=plan.shared,
+        dtype=dtype,
+        defines=("SHAPE=" + ",".join(map(str, plan.shape)),),
+        cooperative=together,
     )
+    return True
+
+
+def _step(kernel, args, states):
+    """Launch a kernel that does one step of all samples."""
+    batch, time, units = len(states), states.shape[1] - 1, states.shape[2]
+    args, blocks = (*args, batch, time, units), blocks_for(batch * units)
+    source(f"{kernel.partition('_step')[0]}.cu").launch(kernel, blocks, BLOCK, args, dtype=states.dtype)
 
 
 def _by_inputs(inputs, grad_z, kernel, wanted, before, columns=None):

@@ -109,6 +109,11 @@ def shared_limit(device: Device) -> int:
     return int(_attributes(device.index)["MaxSharedMemoryPerBlockOptin"])
 
 
+def multiprocessors(device: Device) -> int:
+    """How many blocks run at once on a device whatever they take of a multiprocessor."""
+    return launcher.RESIDENT if device.on_host else int(_attributes(device.index)["MultiProcessorCount"])
+
+
 @functools.cache
 def has_tensor_cores(device: Device) -> bool:
     """Whether a device runs the kernels on tiles.cuh: from compute capability 8.0 on, and the emulator."""
@@ -159,7 +164,8 @@ def _on_host(code: Source, defines: tuple[str, ...]) -> Any:
 @functools.cache
 def _on_gpu(code: Source, defines: tuple[str, ...], name: str, shared: int) -> Any:
     kernel = _gpu_module(code, defines).get_function(name)
-    if shared > DEFAULT_SHARED:
+    # all launches of a kernel have one limit: a smaller one must not take from a larger one what it was given
+    if shared > max(DEFAULT_SHARED, kernel.max_dynamic_shared_size_bytes):
         kernel.max_dynamic_shared_size_bytes = shared
     return kernel
 

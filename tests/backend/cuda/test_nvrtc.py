@@ -24,7 +24,7 @@ KERNEL = """extern "C" __global__ void swish(const float* x, float* y, int n) {
 @pytest.mark.parametrize("filename", FILES)
 def test_each_file_compiles_everywhere_without_warnings_and_spills(filename):
     modules = [(*pair, ()) for pair in itertools.product(STORAGE, ARCHITECTURES)]
-    modules += [("float32", "sm_90", extra) for extra in variants(filename)[1:]]
+    modules += [(dtype, "sm_90", extra) for dtype in STORAGE for extra in variants(filename, dtype)[1:]]
     for dtype, architecture, extra in modules:
         found = compiled(source(filename), (*STORAGE[dtype], *extra), architecture)
         assert found.keys() == source(filename).kernels.keys(), (dtype, architecture, extra)

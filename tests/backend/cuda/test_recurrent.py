@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import dlgpu
-from dlgpu.backend.cuda.source import Source, shared_limit
-from dlgpu.backend.devices import EMULATOR
+from dlgpu.backend.cuda import persistence, recurrent
+from dlgpu.backend.cuda.source import Source
 from dlgpu.backend.dispatch import registry
 from dlgpu.backend.emulator import launcher
 from tests.backend.comparison import compare, converted
@@ -69,24 +69,92 @@ def test_units_that_are_no_multiple_of_a_warp_or_more_than_a_block(cell, units, 
     check(rng, cell, 2, 3, 2, units, masked=units != 33)
 
 
+# Blocks, and how many hold the weights of 33 units then.
+PLACES = {"one": ((256, 16, 4),), "several": ((64, 8, 4),), "none": ()}
+
+
+@pytest.fixture(params=PLACES)
+def place(request, monkeypatch):
+    """Where the weights of 33 units are, which all launches of a test must bear out; and these."""
+    launched, launch = [], Source.launch
+
+    def note(self, name, grid, *args, cooperative=False, **options):
+        if self.filename in ("simple_rnn.cu", "lstm.cu", "gru.cu"):
+            launched.append("none" if "_step" in name else "several" if cooperative else "one")
+        launch(self, name, grid, *args, cooperative=cooperative, **options)
+
+    monkeypatch.setattr(Source, "launch", note)
+    monkeypatch.setattr(persistence, "BLOCKS", dict.fromkeys((2, 4, 8), PLACES[request.param]))
+    persistence.layout.cache_clear()
+    with dlgpu.device("emulator"):
+        yield request.param, launched
+    persistence.layout.cache_clear()
+    assert set(launched) == {request.param}
+
+
 @pytest.mark.parametrize("cell", CELLS)
-def test_units_that_do_not_fit_a_block_both_ways_run_without_the_kernels(cell, rng, monkeypatch):
-    launched = []
-    monkeypatch.setattr(Source, "launch", lambda self, name, *args, **options: launched.append(name))
-    most = {"simple_rnn": 2, "lstm": 9}.get(cell, 7)
-    monkeypatch.setattr(launcher, "SHARED", 33 * 4 * most - 1)
-    with dlgpu.device("emulator"):
-        check(rng, cell, 3, 4, 2, 33, masked=True)
-        assert not launched
-        monkeypatch.undo()
-        monkeypatch.setattr(launcher, "SHARED", 33 * 4 * most)
-        check(rng, cell, 3, 4, 2, 33, masked=True)
+def test_weights_wherever_they_are(cell, place, rng):
+    check(rng, cell, 3, 4, 2, 33, masked=True)
+    check(rng, cell, 11, 3, 2, 33, initial=False, bias=False)  # several passes, the last one not full
+    check(rng, cell, 3, 3, 2, 33, masked=True, used=(0, 1), strided=True)
+    check(rng, cell, 3, 1, 1, 33, used=(1, 0))
+    name, launched = place
+    assert len(launched) == 8 or name == "none"  # a sequence is one launch each way
+    check(rng, cell, 3, 0, 1, 33)
 
 
-def test_more_units_than_shared_memory_holds(rng):
-    units = shared_limit(EMULATOR) // (9 * 8) + 1
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_dtypes_wherever_the_weights_are(cell, dtype, place, rng):
+    check(rng, cell, 3, 3, 2, 33, masked=True, dtype=dtype)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("place", ["several"], indirect=True)
+def test_groups_of_blocks_that_share_samples(cell, place, rng, monkeypatch):
+    monkeypatch.setattr(launcher, "RESIDENT", 8)
+    check(rng, cell, 7, 12, 2, 33, masked=True)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("slices", "units"), [(4, 9), (2, 25), (3, 40), (4, 3)])
+def test_few_units_of_a_block_have_more_lanes_each(cell, slices, units, rng, monkeypatch):
+    def several(batch, units, columns, depth, size, blocks, limit):
+        found = persistence.divided(batch, units, columns, depth, size, limit, slices, 1)
+        assert found.shape[1] == {9: 32, 25: 16, 40: 16, 3: 32}[units]
+        return found
+
+    monkeypatch.setattr(recurrent, "layout", several)
     with dlgpu.device("emulator"):
-        check(rng, "lstm", 2, 2, 3, units, dtype="float64")
+        check(rng, cell, 6, 3, 2, units, masked=True)
+
+
+H200 = {"blocks": 132, "limit": 227 * 1024}
+
+
+@pytest.mark.parametrize("batch", [1, 32, 128, 500])
+@pytest.mark.parametrize("columns", [1, 3, 4])
+@pytest.mark.parametrize("way", ["forward", "gradient"])
+def test_layouts_of_the_sizes_that_are_usual(columns, batch, way):
+    """What fits one multiprocessor has one block, what fits all has several, and no block takes more than there is."""
+
+    def of(units, size=4):
+        sums, depth = (columns, units) if way == "forward" else (1, columns * units)
+        found = persistence.layout(batch, units, sums, depth, size, **H200)
+        if found:
+            assert found.slices * found.width >= units
+            assert found.groups * found.rows >= batch
+            assert found.slices == 1 or found.slices * found.groups <= H200["blocks"]
+            assert found.shared <= H200["limit"]
+            assert found.threads <= found.shape[0]
+        return found
+
+    assert of(50).slices == of(50, 8).slices == of(128).slices == 1
+    assert of(50).shape[0] == 256
+    assert of(1024).slices > 1
+    assert of(512, 2).slices > 1
+    assert of(40000) is None
+    assert of(1, 8).slices == 1
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -33,6 +33,7 @@ class RawModule:
         if sum(o.startswith(("-std=", "--std=")) for o in options) > 1:
             raise CompileException("nvrtc: error: std redefined", code, "", options)
         self.code, self.options, self._library = code, options, None
+        self._most_shared = {}  # by function: all of a name are one to the driver
         self._cooperative = enable_cooperative_groups
 
     def compile(self, log_stream=None):
@@ -52,9 +53,17 @@ class RawModule:
 
 class RawKernel:
     def __init__(self, module, name):
-        self.name, self.max_dynamic_shared_size_bytes = name, FREE_SHARED
+        self.name, self._most_shared = name, module._most_shared
         self._library, self._parameters = module._library, kernels_in(module.code)[name]
         self._dtype = next((d for d, macros in STORAGE.items() if f"-D{macros[0]}" in module.options), None)
+
+    @property
+    def max_dynamic_shared_size_bytes(self):
+        return self._most_shared.get(self.name, FREE_SHARED)
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, size):
+        self._most_shared[self.name] = size
 
     @property
     def kernel(self):
