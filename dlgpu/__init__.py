@@ -21,7 +21,7 @@ from dlgpu import (
 from dlgpu.autograd import no_grad
 from dlgpu.backend.cuda.user import cuda_kernel
 from dlgpu.backend.devices import current_device, device, set_device
-from dlgpu.errors import DeviceError
+from dlgpu.errors import DeviceError, OutOfMemoryError
 from dlgpu.models import Input, Model, Sequential
 from dlgpu.ops.differentiation import custom_vjp, grad, value_and_grad
 from dlgpu.ops.random import set_random_seed

@@ -59,7 +59,8 @@ class ndarray:
         line.work()
         self._used(line, True)
         if is_pinned(arr):
-            _order.later(line, lambda: np.copyto(self._host, arr))
+            host = self._host
+            _order.later(line, lambda: np.copyto(host, arr))
         else:
             np.copyto(self._host, arr)
 

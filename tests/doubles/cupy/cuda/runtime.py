@@ -1,6 +1,5 @@
 """Stand-in for `cupy.cuda.runtime`."""
 
-
 capacity = 8 << 30  # bytes of each device; a test may set it
 taken = [0, 0]  # of each device, by pools
 
