@@ -22,8 +22,10 @@ class OutOfMemoryError(MemoryError):
 class Memory:
     """Memory of the device, as cudaMalloc gives it."""
 
+    size = device_id = 0
+
     def __init__(self, size):
-        self.size, self.device_id = 0, _order.local.device
+        self.device_id = _order.local.device
         if runtime.taken[self.device_id] + size > runtime.capacity:
             raise runtime.CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
         runtime.taken[self.device_id] += size

@@ -1,0 +1,80 @@
+"""When a host's memory runs out; what a GPU's does is in tests/cuda."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+import dlgpu
+from dlgpu import layers
+from dlgpu.training.shortage import amount
+
+X, Y = np.random.default_rng(0).standard_normal((64, 4)).astype(np.float32), np.ones((64, 1), np.float32)
+
+
+class Wide(layers.Layer):
+    """As if there were room for a batch of so many samples only."""
+
+    room = 64
+    seen = None
+
+    def call(self, inputs):
+        Wide.seen = weakref.ref(inputs)
+        if len(inputs) > self.room:
+            np.empty(1 << 60, np.uint8)
+        return inputs * 2
+
+
+def model_of(**compiled):
+    model = dlgpu.Sequential([layers.BatchNormalization(), layers.Dropout(0.5), Wide(name="wide"), layers.Dense(1)])
+    model.compile(dlgpu.optimizers.Adam(gradient_accumulation_steps=2, use_ema=True), "mse", **compiled)
+    return model
+
+
+@pytest.mark.parametrize("run_eagerly", [True, False])
+@pytest.mark.parametrize("done", [1, 2])  # of the two over which gradients are added up
+def test_a_step_for_which_there_is_too_little_memory_changes_nothing(run_eagerly, done):
+    model = model_of(run_eagerly=run_eagerly)
+    model.fit(X[:32], Y[:32], batch_size=32, epochs=done, verbose=0)
+    model.layers[2].room = 31
+    weights, state = model.get_weights(), model.optimizer.get_state()
+    generator = dlgpu.ops.random.default_generator().state
+    with pytest.raises(dlgpu.OutOfMemoryError, match="Wide 'wide' asked for more .*EiB") as caught:
+        model.train_on_batch(X[:32], Y[:32])
+    assert isinstance(caught.value, MemoryError)
+    assert "checkpointed" in str(caught.value)
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), weights))
+    assert all(np.array_equal(a, b) for a, b in zip(model.optimizer.get_state().values(), state.values()))
+    assert dlgpu.ops.random.default_generator().state == generator
+    model.fit(X[:32], Y[:32], batch_size=8, epochs=2, verbose=0)
+
+
+def test_what_the_failed_step_held_is_free_while_the_error_is_held():
+    model = model_of()
+    model.layers[2].room = 3
+    gc.disable()
+    try:
+        for run in (model.evaluate, model.fit, lambda x, y, **_: model.predict(x, batch_size=4, verbose=0)):
+            with pytest.raises(dlgpu.OutOfMemoryError) as caught:
+                run(X, Y, batch_size=4, verbose=0)
+            assert Wide.seen() is None
+            del caught
+    finally:
+        gc.enable()
+
+
+def test_other_errors_pass_as_they_are():
+    class Failing(layers.Layer):
+        def call(self, inputs):
+            raise RuntimeError("memory of another kind")
+
+    model = dlgpu.Sequential([Failing(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(RuntimeError, match="memory of another kind"):
+        model.fit(X, Y, verbose=0)
+
+
+@pytest.mark.parametrize(("size", "said"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (8 << 30, "8.59 GB")])
+def test_amounts_are_short(size, said):
+    assert amount(size) == said
