@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-_clock = itertools.count()
+clock = itertools.count()
 
 
 class Node:
@@ -26,7 +26,7 @@ class Node:
         self.edges = edges
         self.vjp = vjp
         self.outputs = outputs
-        self.order = next(_clock)
+        self.order = next(clock)
 
     def pull(self, gradients: list) -> Sequence:
         """Gradients of the inputs from those of the outputs (None for an output that nothing used)."""

@@ -22,7 +22,7 @@ class Undo:
         layers = list(step.model._with_inner())
         places = [w for w in step.model.weights if not w.trainable] + [s for x in layers for s in states_of(x)]
         self._arrays = [(t, t.array, t.array.copy()) for t in places]
-        self._carried = [(x, x.states, x._begun) for x in layers if getattr(x, "stateful", False)]
+        self._carried = [(x, x.states, x._begun) for x in layers if "_begun" in vars(x)]
         own = [v for x in layers for v in vars(x).values() if isinstance(v, Generator)]
         self._generators = [(g, g.state) for g in (default_generator(), *own)]
 

@@ -40,7 +40,7 @@ def test_a_step_for_which_there_is_too_little_memory_changes_nothing(run_eagerly
     model.layers[2].room = 31
     weights, state = model.get_weights(), model.optimizer.get_state()
     generator = dlgpu.ops.random.default_generator().state
-    with pytest.raises(dlgpu.OutOfMemoryError, match="Wide 'wide' asked for more .*EiB") as caught:
+    with pytest.raises(dlgpu.OutOfMemoryError, match=r"Wide 'wide' asked for more .*EiB") as caught:
         model.train_on_batch(X[:32], Y[:32])
     assert isinstance(caught.value, MemoryError)
     assert "checkpointed" in str(caught.value)
