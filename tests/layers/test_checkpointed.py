@@ -94,12 +94,15 @@ def test_several_inputs_and_outputs_of_which_some_are_integers_or_not_used():
 def test_dictionaries_go_in_and_out():
     class Named(layers.Layer):
         def call(self, inputs):
-            return {"sum": inputs["a"] + inputs["b"], "a": inputs["a"] * 2}
+            counted = inputs["a"] * inputs["a"].mask.array[:, None]
+            return {"sum": counted + inputs["b"], "a": counted * 2}
 
     x = {"a": dlgpu.Tensor(X, requires_grad=True), "b": dlgpu.Tensor(X * 2)}
+    mask = np.arange(len(X)) % 2
+    x["a"].mask = dlgpu.Tensor(mask == 1)
     found = dlgpu.checkpointed(Named())(x)
     (gradient,) = pull_back([ops.sum(found["sum"] * found["a"])], [None], [x["a"]])
-    np.testing.assert_allclose(gradient.numpy(), 2 * X * 2 + 2 * X * 2, rtol=1e-5)
+    np.testing.assert_allclose(gradient.numpy(), 8 * X * mask[:, None], rtol=1e-5)
 
 
 @pytest.mark.parametrize("explicit", [False, True])
@@ -158,6 +161,32 @@ def test_a_backward_pass_may_be_repeated():
     loss.backward()
     np.testing.assert_array_equal(x.grad.numpy(), 2 * first)
     assert_equal(layer.non_trainable_weights, [dlgpu.Tensor(m) for m in moving])
+
+
+def test_the_second_run_finds_the_state_that_the_first_one_found():
+    class Growing(layers.Layer):
+        def build(self, shape):
+            self.factor = self.add_weight((), "ones", trainable=False)
+
+        def call(self, inputs):
+            outputs = inputs * self.factor.item()
+            if not self.on_trial:
+                self.factor.array *= 2
+            return outputs
+
+    layer, x = dlgpu.checkpointed(Growing()), dlgpu.Tensor(X, requires_grad=True)
+    losses = [ops.sum(layer(x)) for _ in range(2)]
+    for loss in (*losses, *losses):
+        x.grad = None
+        loss.backward()
+        assert (x.grad.numpy() == (1 if loss is losses[0] else 2)).all()
+    assert layer.weights[0].item() == 4
+
+
+def test_outside_of_training_the_second_run_is_not_training_either():
+    layer = dlgpu.Sequential([layers.Dense(4), layers.BatchNormalization(), layers.Dropout(0.5)])
+    assert_equal(*both(layer, [X]))
+    assert_equal(*both(layer, [X], training=False))
 
 
 class Hidden(layers.Layer):
