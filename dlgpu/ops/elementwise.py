@@ -6,7 +6,7 @@ float32 where the function or a Python float makes it floating.
 
 import operator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -77,25 +77,22 @@ def total(array: Any, axes: Any, keepdims: bool = False) -> Any:
     return array.sum(axis=axes, dtype=np.float32, keepdims=keepdims).astype(array.dtype)
 
 
-class Like(NamedTuple):
-    """What a gradient needs to know of its operand, whose values need not be kept for it."""
-
-    shape: tuple
-    dtype: Any
+Like = tuple[tuple, Any]
 
 
-def like(operand: Any) -> Any:
-    """The Like of a Tensor; None for a number."""
-    return Like(operand.array.shape, operand.array.dtype) if isinstance(operand, Tensor) else None
+def like(operand: Any) -> Like | None:
+    """Shape and dtype of a Tensor, for `fit`, which then needs none of its values to be kept; None for a number."""
+    return (operand.array.shape, operand.array.dtype) if isinstance(operand, Tensor) else None
 
 
 def fit(gradient: Tensor, like: Like | None) -> Tensor | None:
     """Sum a gradient over the axes along which an operand was broadcast, and give it the operand's dtype."""
     if like is None:
         return None
-    if gradient.shape != like.shape:
-        gradient = sum_to(gradient, like.shape)
-    return gradient if gradient.dtype == like.dtype else astype(gradient, like.dtype)
+    shape, dtype = like
+    if gradient.shape != shape:
+        gradient = sum_to(gradient, shape)
+    return gradient if gradient.dtype == dtype else astype(gradient, dtype)
 
 
 def sum_to(x: Tensor, shape: tuple) -> Tensor:

@@ -13,7 +13,6 @@ from dlgpu.backend.memory import give_back, is_shortage
 from dlgpu.backend.repeater import digest
 from dlgpu.data import Batch, Rows
 from dlgpu.training.settings import Settings, drawn
-from dlgpu.training.undo import Undo
 
 PIECE = 1 << 18  # bytes
 
@@ -158,7 +157,7 @@ def _counted(step: Any, function: Callable) -> Any:
 
 def _as_written(step: Any, function: Callable) -> Any:
     """What `function` returns, which does a step, for the first time perhaps; if it fails nothing of it stays."""
-    undo = Undo(step)
+    undo = step.passing.noted()
     try:
         return _counted(step, function)
     except BaseException:

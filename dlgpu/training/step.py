@@ -14,7 +14,7 @@ from dlgpu.tensor import Tensor, wrap
 from dlgpu.training.replay import Replays
 from dlgpu.training.settings import Settings
 from dlgpu.training.shortage import Shortage
-from dlgpu.training.undo import states_of
+from dlgpu.training.undo import Passing, states_of
 
 
 class Step:
@@ -65,6 +65,7 @@ class Step:
                 self.flats = flats
                 self.replays.forget()
             self.optimizer.build(flats)
+        self.passing = Passing(self.model)
         self.replays.begin(self.device, self.settings())
 
     def settings(self) -> Settings:

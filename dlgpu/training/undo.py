@@ -1,5 +1,6 @@
 """What a step changes before its update, put back where it fails."""
 
+from collections.abc import Callable
 from typing import Any
 
 from dlgpu.ops.random import Generator, default_generator
@@ -12,26 +13,32 @@ def states_of(layer: Any) -> list[Tensor]:
     return [s for s in states if isinstance(s, Tensor)] if isinstance(states, list) else []
 
 
-class Undo:
-    """The states of a model's layers and of random generators, and the count of an optimizer, as they are now.
+class Passing:
+    """What a forward pass of a model changes: weights that are not trained, states of layers and of random generators.
 
-    Weights are not among them: an update is the last that a step does.
+    Its trained weights and its optimizer's state are not among them: their update is the last that a step does.
     """
 
-    def __init__(self, step: Any):
-        layers = list(step.model._with_inner())
-        places = [w for w in step.model.weights if not w.trainable] + [s for x in layers for s in states_of(x)]
-        self._arrays = [(t, t.array, t.array.copy()) for t in places]
-        self._carried = [(x, x.states, x._begun) for x in layers if "_begun" in vars(x)]
-        own = [v for x in layers for v in vars(x).values() if isinstance(v, Generator)]
-        self._generators = [(g, g.state) for g in (default_generator(), *own)]
+    def __init__(self, model: Any):
+        layers = list(model._with_inner())
+        self.weights = [w for w in model.weights if not w.trainable]
+        self.carrying = [x for x in layers if "_begun" in vars(x)]
+        self.generators = [v for x in layers for v in vars(x).values() if isinstance(v, Generator)]
 
-    def __call__(self) -> None:
-        """Put them back."""
-        for tensor, array, copy in self._arrays:
-            array[...] = copy
-            tensor.array = array
-        for layer, states, begun in self._carried:
-            layer.states, layer._begun = states, begun
-        for generator, state in self._generators:
-            generator.state = state
+    def noted(self) -> Callable[[], None]:
+        """A function that puts all of it back as it is now."""
+        tensors = [*self.weights, *(s for x in self.carrying for s in states_of(x))]
+        arrays = [(t, t.array, t.array.copy()) for t in tensors]
+        carried = [(x, x.states, x._begun) for x in self.carrying]
+        generators = [(g, g.state) for g in (default_generator(), *self.generators)]
+
+        def undo() -> None:
+            for tensor, array, copy in arrays:
+                array[...] = copy
+                tensor.array = array
+            for layer, states, begun in carried:
+                layer.states, layer._begun = states, begun
+            for generator, state in generators:
+                generator.state = state
+
+        return undo
