@@ -82,14 +82,13 @@ def holdings(step: Any) -> dict[str, int]:
 
 def asker(error: BaseException) -> str:
     """The innermost layer, loss or the like at work, or the layer whose gradient was, and the kernel."""
-    who, kernel = "", ""
+    who = kernel = function = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         who = _named(frame) or who
+        function = f"{frame.f_code.co_name}()"
         if frame.f_code is Kernel.__call__.__code__ and not kernel:
             kernel = frame.f_locals["self"].__name__
-        elif "dlgpu" not in frame.f_code.co_filename and not who:
-            who = f"{frame.f_code.co_name}()"
-    return f"{who} in {kernel}" if who and kernel else who or kernel or "something"
+    return f"{who} in {kernel}" if who and kernel else who or kernel or function
 
 
 def _named(frame: FrameType) -> str:

@@ -64,6 +64,15 @@ def test_what_the_failed_step_held_is_free_while_the_error_is_held():
         gc.enable()
 
 
+def test_a_model_that_is_only_to_predict_says_it_too():
+    class Always(layers.Layer):
+        def call(self, inputs):
+            return inputs * np.empty(1 << 60, np.uint8)
+
+    with pytest.raises(dlgpu.OutOfMemoryError, match="Always 'always' asked for more"):
+        dlgpu.Sequential([Always(name="always")]).predict(X, verbose=0)
+
+
 def test_other_errors_pass_as_they_are():
     class Failing(layers.Layer):
         def call(self, inputs):
@@ -72,6 +81,16 @@ def test_other_errors_pass_as_they_are():
     model = dlgpu.Sequential([Failing(), layers.Dense(1)])
     model.compile("sgd", "mse")
     with pytest.raises(RuntimeError, match="memory of another kind"):
+        model.fit(X, Y, verbose=0)
+
+
+def test_a_loss_of_ones_own_is_named():
+    def greedy(y, found):
+        return (y - found) * np.empty(1 << 60, np.uint8)
+
+    model = dlgpu.Sequential([layers.Dense(1)])
+    model.compile("sgd", greedy)
+    with pytest.raises(dlgpu.OutOfMemoryError, match="greedy"):
         model.fit(X, Y, verbose=0)
 
 

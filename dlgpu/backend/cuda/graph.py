@@ -193,7 +193,8 @@ class Captured:
 
         cuda.set_pinned_memory_allocator(page_locked)
         try:
-            with self.repeater.stream as stream, cuda.using_allocator(self.repeater.pool.malloc):
+            stream = self.repeater.stream
+            with stream, cuda.using_allocator(self.repeater.pool.malloc):
                 stream.begin_capture()
                 try:
                     yield
