@@ -188,6 +188,10 @@ class OutputNode(autograd.Node):
             return [vjp(*gradients, output) if edge else None for vjp, edge in zip(self.vjp, self.edges)]
         return self.vjp(*gradients, output)
 
+    def let_go(self) -> None:
+        super().let_go()
+        self.array = None
+
 
 def to_array(value: Any, dtype: Any = None, where: str | Device | None = None) -> Any:
     """`value` as a bare array; see Tensor for the rules."""

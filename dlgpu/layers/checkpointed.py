@@ -47,6 +47,7 @@ class Checkpointed(Layer):
 
     @property
     def unwrapped(self) -> Layer:
+        """The layer that is computed again."""
         return self.layer.unwrapped
 
     def build(self, input_shape: Any) -> None:
@@ -128,7 +129,7 @@ class _Run:
             return node in known
 
         pairs = [(o.edge, g) for o, g in zip([*leaves(outputs), *penalties], gradients) if o.edge and g is not None]
-        kept = autograd.gradients([edge for edge, _ in pairs], [g for _, g in pairs], wanted, again)
+        kept = autograd.gradients([edge for edge, _ in pairs], [g for _, g in pairs], wanted, again, once=not again)
         return [kept[node][0] if node in kept else None for node in inputs]
 
     def _call(self, given: dict) -> tuple[Any, list]:

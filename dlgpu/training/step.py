@@ -93,7 +93,7 @@ class Step:
             raise ValueError("the loss does not depend on any trainable weight: is every layer frozen?")
         scaled = self.optimizer.scale_loss(loss)
         for flat in self.flats:
-            flat.set_gradients(pull_back([scaled], [None], flat.parameters))
+            flat.set_gradients(pull_back([scaled], [None], flat.parameters, once=len(self.flats) == 1))
         self._count(y, outputs, sample_weight, loss, samples)
         self.optimizer.change()  # last, so that where memory runs out before no weight has changed
 

@@ -1,6 +1,7 @@
 """When a host's memory runs out; what a GPU's does is in tests/cuda."""
 
 import gc
+import tracemalloc
 import weakref
 
 import numpy as np
@@ -62,6 +63,28 @@ def test_what_the_failed_step_held_is_free_while_the_error_is_held():
         assert Wide.seen() is None
     finally:
         gc.enable()
+
+
+def test_the_backward_pass_of_a_step_lets_activations_go_as_it_passes_them():
+    model = dlgpu.Sequential([layers.Dense(256, activation="tanh") for _ in range(12)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    x = np.zeros((256, 256), np.float32)  # activations as large as the gradients of the kernels
+    model.fit(x, x, batch_size=256, verbose=0)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    model.train_on_batch(x, x)
+    peak = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert peak < (12 + 8) * x.nbytes  # and not 12 activations beside 12 gradients
+
+
+def test_weights_of_two_dtypes_both_get_their_gradients():
+    model = dlgpu.Sequential([layers.Dense(3, dtype="float64"), layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.build((None, 4))
+    before = model.get_weights()
+    model.fit(X, Y, verbose=0)
+    assert not any(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
 
 
 def test_a_model_that_is_only_to_predict_says_it_too():
