@@ -261,7 +261,8 @@ class Captured:
     def again(self, run: Callable[[list], None], arrays: list, held: list) -> bool:
         """Do the step as it is written; whether it can still be repeated."""
         run(arrays)
-        self.cupy.get_default_memory_pool().free_all_blocks()  # the graph has memory of its own
+        with self.cupy.cuda.Device(self.repeater.index):
+            self.cupy.get_default_memory_pool().free_all_blocks()  # the graph has memory of its own
         return True
 
     def _write(self, target: Any, start: int, words: list[int], known: list[int] | None = None) -> None:
