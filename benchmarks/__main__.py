@@ -3,7 +3,7 @@
     python -m benchmarks                                 every peer, every program
     python -m benchmarks --peers dlgpu,keras-jax --programs fnn,lstm --rounds 5
     python -m benchmarks cpu --help                      all measurements on a CPU, into a file
-    python -m benchmarks profile lstm                    where the time of a step goes
+    python -m benchmarks profile lstm                    where the time of a step goes; --device cuda on a GPU
     python -m benchmarks table --into README.md          the file as tables
 
 Each (peer, program) runs in a process of its own, in turn, so that none pays for another's threads. The first epoch

@@ -4,18 +4,20 @@
     PYTHONPATH=. python -m benchmarks.gpu --out results.json --only programs,kernels
     PYTHONPATH=. python -m benchmarks.gpu --out results.json --device emulator       the same without a GPU
 
-It needs NumPy, tqdm, safetensors, CuPy and pytest; pytest-xdist spreads the tests over the cores, and compute-sanitizer
-is used if it is on the PATH. All ends within eight minutes. Each part runs in a process of its own with a time limit,
-and the file is written anew after each. It exits with 1 if something failed, and with 2 where the device is not there.
+It needs NumPy, tqdm, safetensors, CuPy and pytest; PyTorch and JAX are peers if they are installed, pytest-xdist
+spreads the tests over the cores, and compute-sanitizer is used if it is on the PATH. All ends within eight minutes,
+with what is most wanted first. Each part runs in processes of its own with a time limit, and the file is written anew
+after each. It exits with 1 if something failed, and with 2 where the device is not there. No figure decides that.
 
 The file is one object: `device` (as asked for), `commit`, `machine` (what is there, and versions), `seconds`, `ok`, and
 `parts`, of which each has `ok`, `seconds`, and `error` where it ended before it had a result:
 
-    first       seconds from the start of Python to the end of the first step of each program, in turn in one process,
-                with nothing compiled (`cold`; not on the emulator) and with what that compiled (`warm`)
     programs    by program: `cpu` and `device`, the losses of 5 epochs; `difference`, the largest relative one, of which
                 1e-3 is allowed
-    steps       by program: milliseconds of a step of 32 samples, and of the first epoch
+    steps, recurrent, convolution, memory, mlp
+                what is to be reached, `runs` by `case` and `peer`; see benchmarks/goals.py
+    first       seconds from the start of Python to the end of the first step of each program, in turn in one process,
+                with nothing compiled (`cold`; not on the emulator) and with what that compiled (`warm`)
     kernels     by kernel: milliseconds, and GB/s of its arguments and results
     sanitizers  by tool: `errors`, or why it was `not_run`, and what it said
     tests       `passed`, `failed`, `skipped`; those of kernels against their references in float64 again by themselves;
@@ -43,10 +45,10 @@ from typing import Any
 import numpy as np
 
 import dlgpu
-from benchmarks import programs
-from benchmarks.__main__ import measure
+from benchmarks import goal_tables, goals, programs
 from benchmarks.processes import ROOT, PartError, python, run, tail
 from benchmarks.suite import cores, run_tests
+from benchmarks.table import lined
 from dlgpu.backend.emulator import compiler
 from dlgpu.errors import DeviceError
 
@@ -88,14 +90,6 @@ def programs_here(device: str) -> dict:
     return found
 
 
-def steps_here(device: str) -> dict:
-    """The four programs' steps."""
-    dlgpu.set_device(device)
-    if device == "emulator":  # to try it out
-        programs.ROWS.update(dict.fromkeys(programs.ROWS, programs.BATCH))
-    return {program: measure("dlgpu", program, epochs=3) for program in programs.ROWS}
-
-
 def machine(device: str) -> dict:
     """Names and versions."""
     found = {"python": platform.python_version(), "system": platform.platform(), "cores": cores()}
@@ -120,7 +114,7 @@ def machine(device: str) -> dict:
     return found
 
 
-HERE = {"machine": machine, "first": first_here, "programs": programs_here, "steps": steps_here}
+HERE = {"machine": machine, "first": first_here, "programs": programs_here}
 
 
 def child(part: str, device: str, seconds: float, **environment: str) -> dict:
@@ -149,9 +143,21 @@ def loss_curves(device: str, seconds: float) -> Part:
     return found, all(f["difference"] <= TOLERANCE for f in found.values())  # NaN fails too
 
 
-def steps(device: str, seconds: float) -> Part:
-    """The four programs' steps."""
-    return child("steps", device, seconds), True
+def goal(part: str, device: str, seconds: float) -> Part:
+    """One part of the goals, for dlgpu and each peer that is here; what is known when the time is over is kept."""
+    runs: list[dict] = []
+    end, peers = time.time() + seconds, goals.PEERS[part]
+    for place, peer in enumerate(peers):
+        if not programs.installed(peer):
+            runs.append({"peer": peer, "error": f"not installed: {', '.join(programs.NEEDS[peer])}"})
+            continue
+        limit = (end - time.time()) / (len(peers) - place)
+        done = run([*python("benchmarks.goals"), part, peer, "--device", device], max(1.0, limit))
+        found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        runs += [{"peer": peer, **each} for each in found]
+        if done.returncode:
+            runs.append({"peer": peer, "error": tail(done.stdout)})
+    return {"runs": runs}, not any("error" in r for r in runs if r["peer"] == "dlgpu")
 
 
 def kernels(device: str, seconds: float) -> Part:
@@ -179,12 +185,13 @@ def sanitizers(device: str, seconds: float) -> Part:
 
 
 # a part and its time limit in seconds; the tests come last, for what the others leave
+GOALS = {"steps": 150, "recurrent": 80, "convolution": 90, "memory": 25, "mlp": 60}
 PARTS: dict[str, tuple[Callable[..., Part], float]] = {
-    "first": (first, 60),
     "programs": (loss_curves, 60),
-    "steps": (steps, 40),
-    "kernels": (kernels, 60),
-    "sanitizers": (sanitizers, 120),
+    **{part: (functools.partial(goal, part), limit) for part, limit in GOALS.items()},
+    "kernels": (kernels, 40),
+    "first": (first, 40),
+    "sanitizers": (sanitizers, 60),
     "tests": (run_tests, 330),
 }
 
@@ -210,7 +217,9 @@ def table(result: dict) -> str:
         lines.append(f"  {name:12}{'ok' if part['ok'] else 'FAILED':8}{part['seconds']:7.1f} s  {_summary(name, part)}")
     failures = result["parts"].get("tests", {}).get("failures", {})
     lines += [f"    {name}: {message.splitlines()[0] if message else ''}" for name, message in failures.items()]
-    return "\n".join(lines)
+    if result["device"] == "emulator":
+        lines.append("times of the emulator, and of peers on the processor, which say nothing of a GPU")
+    return "\n".join([*lines, lined(goal_tables.tables(result["parts"]))])
 
 
 def _summary(name: str, part: dict) -> str:
@@ -220,8 +229,9 @@ def _summary(name: str, part: dict) -> str:
         return ", ".join(f"{state} {max(part[state].values()):.1f} s" for state in ("cold", "warm") if state in part)
     if name == "programs":
         return "largest difference " + ", ".join(f"{p} {part[p]['difference']:.1e}" for p in programs.ROWS)
-    if name == "steps":
-        return ", ".join(f"{p} {part[p]['step_ms']:.3f} ms" for p in programs.ROWS)
+    if name in goals.PEERS:
+        measured = dict.fromkeys(r["peer"] for r in part["runs"] if "case" in r)
+        return ", ".join(f"{sum(r['peer'] == p for r in part['runs'] if 'case' in r)} of {p}" for p in measured)
     if name == "kernels":
         slowest = sorted((k for k in part if isinstance(part[k], dict)), key=lambda k: -part[k]["ms"])[:3]
         return "slowest " + ", ".join(f"{k} {part[k]['ms']:.3f} ms" for k in slowest)

@@ -2,6 +2,7 @@
 
     python -m benchmarks profile lstm
     python -m benchmarks profile cnn --epochs 50 --all
+    python -m benchmarks profile lstm --device cuda          on a GPU; see benchmarks/launches.py
 
 Loops that are joined to one native call are called one by one here. A call's time is the median over the steps of that
 many epochs of `fit`; that of the clock is taken off. What is outside of calls is the rest of the time of these epochs:
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import programs, wider
+from dlgpu.errors import DeviceError
 
 
 def fitted(program: str) -> tuple[Any, Callable[[int], object], int]:
@@ -166,8 +168,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("program", choices=[*programs.ROWS, *wider.NETWORKS])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--all", action="store_true", help="each call, however short")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, or emulator to try that out")
     options = parser.parse_args(arguments)
-    print(table(profile(options.program, options.epochs), 0.0 if options.all else 0.005))
+    least = 0.0 if options.all else 0.005
+    if options.device == "cpu":
+        print(table(profile(options.program, options.epochs), least))
+        return
+    from benchmarks import launches
+
+    try:
+        print(launches.table(launches.profile(options.program, options.device, options.epochs), least))
+    except DeviceError as error:
+        parser.exit(2, f"{error}\n")
 
 
 if __name__ == "__main__":

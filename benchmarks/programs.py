@@ -270,6 +270,7 @@ NEEDS = {
     "dlgpu-numpy": ["dlgpu"],
     "keras-jax": ["jax", "keras"],
     "keras-torch": ["torch", "keras"],
+    "torch": ["torch"],
     "torch-fused": ["torch"],
     "torch-compile": ["torch"],
     "jax-scan": ["jax"],

@@ -1,9 +1,13 @@
 """Every kernel in kernels/ through NVRTC, NVIDIA's compiler at run time, which needs no GPU.
 
     python -m benchmarks.resources --arch sm_90 --dtype float32
+    python -m benchmarks.resources --write                            benchmarks/results/resources.json, for sm_90
 
 prints what each kernel takes of a multiprocessor: registers a thread, static shared memory a block, bytes that a thread
 spills from registers to memory, and the share of the multiprocessor's threads that its registers suffice for.
+
+The file has, for each kernel, [registers, shared, spilled] by what it was compiled with: each type, and with float32
+each value of each macro; under "any" if that makes no difference. NVRTC's version, on which it depends, is in it.
 """
 
 import argparse
@@ -30,6 +34,8 @@ ARCHITECTURES = {
 }  # threads a multiprocessor
 REGISTERS = 1 << 16  # of a multiprocessor
 FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
+RESULTS = Path(__file__).parent / "results" / "resources.json"
+REPORTED = "sm_90"
 CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
 # What the CUDA column may define beside STORAGE, by macro.
 VALUES = {
@@ -130,14 +136,42 @@ def _headers() -> Path:
     return Path(find_nvidia_header_directory("cudart"))
 
 
-def main() -> None:
-    """Parse the command line, compile, print the table."""
+def report() -> dict:
+    """What the file is to hold."""
+    kernels: dict[str, dict[str, list[int]]] = {}
+    for filename in FILES:
+        code = source(filename)
+        ways = {dtype: STORAGE[dtype] for dtype in STORAGE}
+        ways |= {macro: (*STORAGE["float32"], macro) for (macro,) in variants(filename)[1:]}
+        for way, defines in ways.items():
+            for kernel, r in sorted(compiled(code, defines, REPORTED).items()):
+                kernels.setdefault(f"{filename} {kernel}", {})[way] = [r.registers, r.shared, r.spilled]
+    same = {
+        name: {"any": found["float32"]} for name, found in kernels.items() if len(set(map(tuple, found.values()))) == 1
+    }
+    version = ".".join(re.findall(r"\d+", _version())[-2:])
+    return {"nvrtc": version, "architecture": REPORTED, "kernels": kernels | same}
+
+
+def written(found: dict) -> str:
+    """The report as JSON, a line for each kernel."""
+    about = "".join(f" {json.dumps(key)}: {json.dumps(found[key])},\n" for key in ("nvrtc", "architecture"))
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(ways)}" for name, ways in found["kernels"].items())
+    return f'{{\n{about} "kernels": {{\n{lines}\n }}\n}}\n'
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, compile, print the table or write the file."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.resources", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name} instead of printing")
     parser.add_argument("--arch", default="sm_90", choices=ARCHITECTURES)
     parser.add_argument("--dtype", default="float32", choices=STORAGE)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if options.write:
+        RESULTS.write_text(written(report()))
+        return
     print(f"{'kernel':44}{'registers':>10}{'shared':>10}{'spilled':>10}{'threads':>10}")
     for filename in FILES:
         for kernel, r in sorted(compiled(source(filename), STORAGE[options.dtype], options.arch).items()):

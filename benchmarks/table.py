@@ -166,8 +166,13 @@ MAKERS: dict[str, Callable[[list[dict]], list[Table]]] = {
 
 def text(result: dict) -> str:
     """The tables for a terminal."""
+    return lined(tables(result))
+
+
+def lined(found: Sequence[Table]) -> str:
+    """Tables for a terminal."""
     lines = []
-    for title, heads, rows in tables(result):
+    for title, heads, rows in found:
         widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
         lines += ["", title]
         for row in (heads, *rows):

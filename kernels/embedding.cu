@@ -11,14 +11,16 @@ extern "C" __global__ void gather(
     }
 }
 
-// The stable sort of a few thousand indices, by counting what comes before each: order[rank] = place, ordered[rank] = index.
-// n * n comparisons, but in one launch, which a graph can hold.
-extern "C" __global__ void rank(const long long* indices, long long* order, long long* ordered, long long n) {
+// The stable sort of each run of `run` indices by itself, by counting what comes before each: order[rank] = place,
+// ordered[rank] = index. run is a multiple of the block's threads: a block is in one run.
+extern "C" __global__ void rank(
+    const long long* indices, long long* order, long long* ordered, long long n, long long run) {
     __shared__ long long tile[256];
     long long place = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    long long index = place < n ? indices[place] : 0, before = 0;
-    for (long long start = 0; start < n; start += 256) {
-        int length = n - start < 256 ? int(n - start) : 256;
+    long long first = (long long)blockIdx.x * blockDim.x / run * run, last = first + run < n ? first + run : n;
+    long long index = place < n ? indices[place] : 0, before = first;
+    for (long long start = first; start < last; start += 256) {
+        int length = last - start < 256 ? int(last - start) : 256;
         __syncthreads();
         if (threadIdx.x < length) tile[threadIdx.x] = indices[start + threadIdx.x];
         __syncthreads();
@@ -27,6 +29,29 @@ extern "C" __global__ void rank(const long long* indices, long long* order, long
     if (place < n) {
         order[before] = place;
         ordered[before] = index;
+    }
+}
+
+// Each two sorted runs become one: an element goes as far on as there are elements before it in the other run, of which
+// equal ones are only those of the first. A library's sort could not be held by a graph.
+extern "C" __global__ void merge_runs(
+    const long long* order, const long long* ordered, long long* merged_order, long long* merged, long long n,
+    long long run) {
+    FOR_EACH(i, n) {
+        long long index = ordered[i], first = i / (2 * run) * (2 * run);
+        bool second = i - first >= run;
+        long long low = second ? first : first + run, high = low + run;
+        if (low > n) low = n;
+        if (high > n) high = n;
+        long long start = low;
+        while (low < high) {
+            long long middle = (low + high) / 2;
+            if (ordered[middle] < index || (second && ordered[middle] == index)) low = middle + 1;
+            else high = middle;
+        }
+        long long at = second ? i - run + (low - start) : i + (low - start);
+        merged_order[at] = order[i];
+        merged[at] = index;
     }
 }
 

@@ -21,10 +21,12 @@ class Repeater:
     Attributes:
         most: how many different steps it can keep.
         tells: whether the user should know of steps that cannot be repeated.
+        together: how many steps it does at once, at most.
     """
 
     most = sys.maxsize
     tells = False
+    together = 1
 
     def __init__(self) -> None:
         self.memory = Memory()

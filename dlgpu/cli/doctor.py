@@ -13,6 +13,7 @@ from dlgpu.errors import DeviceError
 
 EXTRAS = {
     "cpu": (("numba",), "loops compiled for a CPU"),
+    "bfloat16": (("ml_dtypes",), "mixed_bfloat16"),
     "cuda12": (("cupy-cuda12x", "nvmath-python"), "NVIDIA GPUs, CUDA 12"),
     "cuda13": (("cupy-cuda13x", "nvmath-python"), "NVIDIA GPUs, CUDA 13"),
     "plot": (("matplotlib",), "dlgpu train --plot"),

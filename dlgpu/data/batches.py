@@ -1,5 +1,6 @@
 """Going through data in batches: arrays in any order, or streams in the order in which they come."""
 
+import copy
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from numbers import Real
@@ -81,6 +82,11 @@ class Rows:
     def structure(self) -> tuple:
         """As Batch has it; nothing is gathered for it."""
         return self.data.x, self.data.y, self.data.sample_weight
+
+    def follows(self, other: "Rows") -> bool:
+        """Whether these are the next rows of the same pass, and as many."""
+        same = other.data is self.data and other.order is self.order
+        return same and self.start == other.start + other.samples and self.samples == other.samples
 
     def copy_to(self, targets: list) -> None:
         """Copy the rows of all arrays, in order, to others of their shapes."""
@@ -199,8 +205,13 @@ def as_arrays(value: Any, name: str) -> Any:
 
 
 def as_data(x: Any, y: Any = None, sample_weight: Any = None, batch_size: int | None = None) -> ArrayData | StreamData:
-    """Arrays as ArrayData; a generator or an iterable of batches as StreamData."""
-    if isinstance(x, (ArrayData, StreamData)):
+    """Arrays as ArrayData; a generator or an iterable of batches as StreamData.
+
+    ArrayData for one run: its values may have changed since another, and a device may have kept them.
+    """
+    if isinstance(x, ArrayData):
+        return copy.copy(x)
+    if isinstance(x, StreamData):
         return x
     arrays = hasattr(x, "dtype") or hasattr(x, "__array__") or isinstance(x, (list, tuple, dict, int, float, str))
     if arrays:

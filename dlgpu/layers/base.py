@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -62,6 +62,7 @@ class Layer(Weights, Configurable):
 
     autocast = True  # convert inputs to the layer's compute dtype
     supports_masking = False  # hand the mask on unchanged
+    _varying: ClassVar[tuple[str, ...]] = ("built",)
 
     def __init__(
         self,
@@ -84,12 +85,14 @@ class Layer(Weights, Configurable):
         self._trainable = trainable
         self._weights = []
         self._mixed = {}
+        rest = {}
         for argument, value in kwargs.items():
             neutral = NEUTRAL.get("_constraint" if argument.endswith("_constraint") else argument)
             if neutral is None:
-                super().__init__(**{argument: value})  # an error
-            elif value not in neutral:
+                rest[argument] = value
+            elif not any(value is n or (np.isscalar(value) and value == n) for n in neutral):
                 self.fail(f"{argument} must be {' or '.join(map(repr, neutral))}, got {value!r}")
+        super().__init__(**rest)
 
     # -- what a subclass defines
 

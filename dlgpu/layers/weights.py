@@ -1,5 +1,6 @@
 """The weights of a layer and of the layers inside it, and the dtypes that they have and are computed with."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -74,31 +75,40 @@ class Weights:
     def __setattr__(self, name: str, value: Any) -> None:
         # weights that `call` is to see in another dtype are no plain attributes: __getattr__ finds them
         mixed = self.__dict__.get("_mixed", {})
-        if isinstance(value, Parameter) and value.autocast and value.dtype != self.compute_dtype:
+        if issubclass(type(value), Parameter) and value.autocast and value.dtype != self.compute_dtype:
             self.__dict__.pop(name, None)
             mixed[name] = value
         else:
             mixed.pop(name, None)
             super().__setattr__(name, value)
 
-    def sublayers(self) -> Iterator[Any]:
-        """The layers that this one holds in its attributes, alone or in lists, tuples and dictionaries."""
-        for name, value in vars(self).items():
-            if isinstance(value, Weights):
-                yield value
-            elif isinstance(value, (list, tuple, dict)) and name not in ("_arguments", "_weights"):
-                yield from _layers_in(value)
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy begins with: a shallow one has the same weights, in containers of its own."""
+        state = vars(self)
+        return state | {name: copy.copy(state[name]) for name in ("_weights", "_mixed") if name in state}
 
-    def _with_inner(self) -> Iterator[Any]:
-        yield self
-        for layer in self.sublayers():
-            yield from layer._with_inner()
+    def sublayers(self) -> Iterator[Any]:
+        """The layers that this one holds in its attributes, alone or in lists, tuples and dictionaries.
+
+        What it refers to by `weakref.proxy` it does not hold.
+        """
+        return _layers_in({name: value for name, value in vars(self).items() if name not in ("_arguments", "_weights")})
+
+    def _with_inner(self) -> list[Any]:
+        """This layer and all inside it, each once, before those that it holds: one may hold the model that it is in."""
+        found: dict[int, Any] = {}
+        pending = [self]
+        while pending:
+            layer = pending.pop()
+            if id(layer) not in found:
+                found[id(layer)] = layer
+                pending += reversed([*layer.sublayers()])
+        return [*found.values()]
 
     @property
     def weights(self) -> list[Parameter]:
         """All weights, in Keras's order: own trainable ones, own others, then those of inner layers."""
-        found = [w for w in self._weights if w.trainable] + [w for w in self._weights if not w.trainable]
-        found += [w for layer in self.sublayers() for w in layer.weights]
+        found = [w for x in self._with_inner() for w in sorted(x._weights, key=lambda w: not w.trainable)]
         return list({id(w): w for w in found}.values())
 
     @property
@@ -124,11 +134,10 @@ class Weights:
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        self._trainable = bool(value)
-        for weight in self._weights:
-            weight.requires_grad = weight.trainable and self._trainable
-        for layer in self.sublayers():
-            layer.trainable = value
+        for layer in self._with_inner():
+            layer._trainable = bool(value)
+            for weight in layer._weights:
+                weight.requires_grad = weight.trainable and layer._trainable
 
     @property
     def losses(self) -> list[Tensor]:
@@ -181,7 +190,8 @@ class Weights:
 
 def _layers_in(items: Any) -> Iterator[Weights]:
     for item in items.values() if isinstance(items, dict) else items:
-        if isinstance(item, Weights):
+        kind = type(item)  # isinstance would take a proxy for what it stands for
+        if issubclass(kind, Weights):
             yield item
-        elif isinstance(item, (list, tuple, dict)):
+        elif issubclass(kind, (list, tuple, dict)):
             yield from _layers_in(item)

@@ -78,12 +78,12 @@ class Functional(Model):
 
     @property
     def output_names(self) -> list[str]:
-        """The output layers' names, by which losses and metrics may be given."""
+        """Keys of a dictionary of outputs, or the output layers' names, by which losses and metrics may be given."""
+        if isinstance(self.outputs, dict):
+            return list(self.outputs)
         outputs = leaves(self.outputs)
         if len(outputs) == 1:
             return ["output"]
-        if isinstance(self.outputs, dict):
-            return list(self.outputs)
         return [s.call.layer.name if s.call else s.name for s in outputs]
 
     def call(self, inputs: Any) -> Any:

@@ -43,24 +43,30 @@ def save_model(model: Any, path: str | PathLike) -> None:
         path: must end in .dlgpu.
     Raises:
         ValueError: another extension.
-        TypeError: a layer holds something that JSON cannot describe, such as a lambda.
+        TypeError: a layer holds something that JSON cannot describe, such as a lambda; or two classes of one name,
+            which could not be told apart when they are loaded.
     """
     _require_extension(path, ".dlgpu", "a model", "save_weights writes .safetensors")
     write_archive(path, to_members(model)[0])
 
 
-def to_members(model: Any) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """What a .dlgpu file holds, and the user's own classes and functions by name, without which it means nothing.
+def to_members(model: Any) -> tuple[dict[str, bytes], list]:
+    """What a .dlgpu file holds, and the user's own classes and functions, without which it means nothing.
 
     Raises:
         TypeError: as by `save_model`.
     """
-    with one_description() as met:
+    with one_description() as definitions:
         arguments, problem = _compile_arguments(model)
+        try:
+            described = serialize(model)
+        except RecursionError:
+            why = "cannot be described: a layer in it got the model, or what holds it, as an argument; set it as an "
+            model.fail(f"{why}attribute once the layer is made", TypeError)
         description = {
             "format": FORMAT,
             "dlgpu": __version__,
-            "model": serialize(model),
+            "model": described,
             "built": model.built,
             "input_shape": model.built_for,
             "compile": arguments,
@@ -72,8 +78,7 @@ def to_members(model: Any) -> tuple[dict[str, bytes], dict[str, Any]]:
     }
     if description["compile"]:
         members["optimizer.safetensors"] = to_safetensors(_optimizer_state(model))
-    named = [found if isroutine(found) else type(found) for _, found in met.values()]
-    return members, {item.__name__: item for item in named if not str(item.__module__).startswith("dlgpu.")}
+    return members, [item for item in definitions.values() if not str(item.__module__).startswith("dlgpu.")]
 
 
 def load_model(path: str | PathLike, custom_objects: Mapping[str, Any] | None = None, compile: bool = True) -> Any:
@@ -95,9 +100,7 @@ def load_model(path: str | PathLike, custom_objects: Mapping[str, Any] | None = 
     return from_members(members, custom_objects, path, compile)
 
 
-def from_members(
-    members: dict[str, bytes], custom_objects: Mapping[str, Any] | None, path: Any = "the pickle", compile: bool = True
-) -> Any:
+def from_members(members: dict[str, bytes], custom_objects: Any, path: Any = "the pickle", compile: bool = True) -> Any:
     """The model that `to_members` described."""
     with known_objects(custom_objects), one_description():
         try:
@@ -168,11 +171,14 @@ def weights_by_path(layer: Layer) -> dict[str, Parameter]:
     layers without weights may come and go. A shared weight has the path at which it is met first.
     """
     found: dict[int, tuple[str, Parameter]] = {}
-    _walk(layer, "", found)
+    _walk(layer, "", found, set())
     return dict(found.values())
 
 
-def _walk(layer: Layer, prefix: str, found: dict) -> None:
+def _walk(layer: Layer, prefix: str, found: dict, walked: set) -> None:
+    if id(layer) in walked:
+        return
+    walked.add(id(layer))
     taken: dict[str, int] = {}
     own = sorted(layer._weights, key=lambda w: not w.trainable)
     inner = [x.unwrapped for x in layer.sublayers()]
@@ -185,7 +191,7 @@ def _walk(layer: Layer, prefix: str, found: dict) -> None:
         taken[name] = taken.get(name, -1) + 1
         path = f"{prefix}{name}_{taken[name]}" if taken[name] else prefix + name
         if isinstance(item, Layer):
-            _walk(item, path + "/", found)
+            _walk(item, path + "/", found, walked)
         else:
             found.setdefault(id(item), (path, item))
 

@@ -54,6 +54,8 @@ class Optimizer(ArgumentChecks, Configurable):
         ValueError: a number is out of range, or more than one way of clipping is asked for.
     """
 
+    _varying = ("_applied", "_skipped", "_rate", "_learning_rate", "_loaded", "_own")
+
     def __init__(
         self,
         learning_rate: float | Schedule | Callable = 0.001,
@@ -207,6 +209,10 @@ class Optimizer(ArgumentChecks, Configurable):
         applied = self._applied - self._skipped + ahead
         before = (applied - 1) // steps
         return applied % steps == 0, before == 0, bool(every) and (before + 1) % every == 0
+
+    def alike(self) -> bool:
+        """Whether all steps have one phase and one learning rate, so that the host has nothing to do between them."""
+        return not (callable(self._learning_rate) or self.use_ema or self.gradient_accumulation_steps)
 
     def change(self) -> None:
         """The device's part of a step. It reads nothing back and does the same whenever the `phase` is the same: a CUDA

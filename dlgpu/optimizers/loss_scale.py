@@ -121,6 +121,10 @@ class LossScaleOptimizer(Optimizer):
             self._settle()
         return self.inner_optimizer.phase(ahead)
 
+    def alike(self) -> bool:
+        """See Optimizer."""
+        return self.inner_optimizer.alike()
+
     def _settle(self) -> None:
         self.inner_optimizer._skipped = self.skipped
 

@@ -14,7 +14,7 @@ from dlgpu.errors import unknown_name
 
 kinds: dict[str, type["Configurable"]] = {}
 functions: dict[str, Callable] = {}
-_met: ContextVar[dict | None] = ContextVar("objects met while describing", default=None)
+_met: ContextVar[Any] = ContextVar("objects met while describing, and their definitions", default=None)
 
 
 class Configurable:
@@ -27,6 +27,7 @@ class Configurable:
 
     registry: ClassVar[dict[str, type["Configurable"]]]
     aliases: ClassVar[tuple[str, ...]] = ()
+    _varying: ClassVar[tuple[str, ...]] = ("_arguments",)  # attributes on which no recorded step depends
     _arguments: dict[str, Any]
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
@@ -45,20 +46,38 @@ class Configurable:
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__new__(cls)
         try:
-            bound = _signature(cls.__init__).bind(self, *args, **kwargs).arguments
+            bound = _signature(cls.__init__).bind(*args, **kwargs)
         except TypeError as error:
             cls._refuse(set(kwargs) - set(cls._known_arguments()))
             if args or kwargs:
                 raise TypeError(f"{cls.__name__}: {error}") from None
             return self  # as copies and pickles are made; else __init__ raises the same error
-        bound.pop("self", None)
-        bound.update(bound.pop("kwargs", {}))
-        self._arguments = bound
+        self._arguments = bound.arguments
+        for parameter in bound.signature.parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                self._arguments |= self._arguments.pop(parameter.name, {})
         return self
 
     def __init__(self, **kwargs: Any):
-        """The end of the constructors' chain, to which a kind's own hands on what it does not know."""
-        self._refuse(kwargs)
+        """The end of the constructors' chain, to which a kind's own hands on what it does not know.
+
+        It goes on with a mixin that comes after the kind among a class's bases, unless that needs arguments which are
+        not there: then it is called by its name, later.
+        """
+        if kwargs:
+            self._refuse(kwargs.keys() - set(self._known_arguments()))
+        order = type(self).__mro__
+        after = (vars(c).get("__init__") for c in order[order.index(Configurable) + 1 :])
+        constructor = next(filter(None, after))  # object's at the least
+        if not inspect.isfunction(constructor):
+            self._refuse(kwargs)
+            return
+        try:
+            _signature(constructor).bind(**kwargs)
+        except TypeError:
+            self._refuse(kwargs)
+        else:
+            super().__init__(**kwargs)
 
     @classmethod
     def _refuse(cls, unknown: Iterable[str]) -> None:
@@ -70,7 +89,7 @@ class Configurable:
         """The names that the constructor takes; with **kwargs, those of the constructors below it too."""
         found: dict[str, None] = {}
         for constructor in (vars(c)["__init__"] for c in cls.__mro__ if "__init__" in vars(c)):
-            _, *parameters = _signature(constructor).parameters.values()
+            parameters = _signature(constructor).parameters.values()
             found |= {p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
             if not any(p.kind is p.VAR_KEYWORD for p in parameters):
                 break
@@ -95,7 +114,9 @@ class Configurable:
 
     @classmethod
     def class_named(cls, name: str) -> Any:
-        """The class registered under a name of this kind."""
+        """The class registered under a name of this kind; as it is written, if there are several in other cases."""
+        if name in cls.registry:
+            return cls.registry[name]
         names = {
             alias.lower(): c
             for key, c in cls.registry.items()
@@ -116,12 +137,18 @@ class Configurable:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         """A new object of this class from `get_config()`."""
-        return cls(**{name: deserialize(value) for name, value in config.items()})
+        arguments, signature = {name: deserialize(value) for name, value in config.items()}, _signature(cls.__init__)
+        rest = {name: arguments.pop(name) for name in config if name not in signature.parameters}
+        bound = inspect.BoundArguments(signature, arguments)  # type: ignore[arg-type]
+        return cls(*bound.args, **bound.kwargs, **rest)
 
 
 @functools.cache
 def _signature(constructor: Callable) -> inspect.Signature:
-    return inspect.signature(constructor)
+    """What a constructor takes after the object itself."""
+    found = inspect.signature(constructor)
+    first, *others = found.parameters.values()
+    return found if first.kind is first.VAR_POSITIONAL else found.replace(parameters=others)
 
 
 def snake_case(name: str) -> str:
@@ -172,9 +199,25 @@ def _describe(value: Configurable) -> dict[str, Any]:
 
 
 def _numbered(value: Any) -> int | None:
-    """The number of an object in this description; it is kept with its number, so that no other can have its id."""
-    met = _met.get()
-    return None if met is None else met.setdefault(id(value), (len(met), value))[0]
+    """The number of an object in this description; it is kept with its number, so that no other can have its id.
+
+    Raises:
+        TypeError: another class or function of its name is in this description: they could not be told apart.
+    """
+    if _met.get() is None:
+        return None
+    met, definitions = _met.get()
+    if id(value) not in met:
+        configurable = isinstance(value, Configurable)
+        kind, definition = (value._kind().lower(), type(value)) if configurable else ("function", value)
+        known = definitions.setdefault((kind, definition.__name__), definition)
+        if known != definition:
+            raise TypeError(
+                f"two definitions of the {kind} {definition.__name__!r}, {known} and {definition}, would be loaded as "
+                "one: give one of them another name, or use one definition"
+            )
+        met[id(value)] = len(met), value
+    return met[id(value)][0]
 
 
 def deserialize(value: Any) -> Any:
@@ -193,9 +236,10 @@ def deserialize(value: Any) -> Any:
         return {key: deserialize(v) for key, v in value.items()}
     if value["kind"] not in kinds:
         raise ValueError(unknown_name("kind of object", value["kind"], kinds))
-    met, number = _met.get(), value.get("number")
-    if met is None or number is None:
+    number = value.get("number")
+    if _met.get() is None or number is None:
         return kinds[value["kind"]].class_named(value["class"]).from_config(value["config"])
+    met, _ = _met.get()
     if number not in met:
         met[number] = kinds[value["kind"]].class_named(value["class"]).from_config(value["config"])
     return met[number]
@@ -212,32 +256,34 @@ def function_named(name: str, kind: str = "function") -> Callable:
 def one_description() -> Iterator[dict]:
     """Inside the `with`, an object that is met again has the same number when described, and is made once.
 
-    Gives the dictionary of id -> (number, object) that describing fills, with the user's functions among the objects.
+    Gives the dictionary of (kind, name) -> class or function that describing fills.
     """
-    met: dict = {}
-    token = _met.set(met)
+    definitions: dict = {}
+    token = _met.set(({}, definitions))
     try:
-        yield met
+        yield definitions
     finally:
         _met.reset(token)
 
 
 @contextmanager
-def known_objects(objects: Mapping[str, Any] | None) -> Iterator[None]:
-    """Inside the `with`, `deserialize` finds these classes and functions under these names.
+def known_objects(objects: Mapping[str, Any] | Iterable | None) -> Iterator[None]:
+    """Inside the `with`, `deserialize` finds these classes and functions under these names, or else their own.
 
     Raises:
         TypeError: one is neither a function nor a class of a kind such as Layer.
     """
     before: list[tuple[dict, str, Any]] = []
-    for name, item in (objects or {}).items():
+    found: Any = [] if objects is None else objects
+    named = [*found.items()] if isinstance(found, Mapping) else [(item.__name__, item) for item in found]
+    for name, item in named:
         configurable = isinstance(item, type) and issubclass(item, Configurable)
         if not configurable and not inspect.isroutine(item):
             raise TypeError(f"custom_objects: expected functions and subclasses of Layer and the like, got {item!r}")
         place: dict[str, Any] = item.registry if configurable else functions
         before.append((place, name, place.get(name)))
     try:
-        for (place, name, _), item in zip(before, (objects or {}).values()):
+        for (place, name, _), (_, item) in zip(before, named):
             place[name] = item
         yield
     finally:

@@ -6,8 +6,6 @@ from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 REPAIR = "save it again, or fetch it again"
 
@@ -39,6 +37,7 @@ def atomic_write(path: Any) -> Iterator[BinaryIO]:
 
 def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
     """Arrays by name in the safetensors format; bfloat16, which NumPy does not know, as float32."""
+    from safetensors.numpy import save  # only here: `import dlgpu` does not wait for it
 
     def plain(array: np.ndarray) -> np.ndarray:
         array = array.astype(np.float32) if array.dtype.name == "bfloat16" else array
@@ -53,6 +52,9 @@ def from_safetensors(data: bytes, origin: Any) -> dict[str, np.ndarray]:
     Raises:
         ValueError: `data` is truncated or something else; the message names `origin`.
     """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError) as error:

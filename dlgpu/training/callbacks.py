@@ -1,6 +1,5 @@
 """Callbacks: what happens between batches and between epochs."""
 
-import csv
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
@@ -15,10 +14,13 @@ class Callback:
         model: the model that is run.
         params: a dictionary with "steps", batches in an epoch (None where unknown); of fit also "epochs",
             "initial_epoch", and "validation", whether there are validation data.
+        seldom: whether it is enough to call hooks of training batches for the last of several, which a GPU may then do
+            together.
     """
 
     model: Any = None
     params: dict = {}
+    seldom = False
 
     def on_train_begin(self, logs: Mapping | None = None) -> None:
         """Before the first epoch."""
@@ -86,11 +88,19 @@ class CallbackList:
     def call(self, hook: str, *args: Any) -> None:
         """Call `hook` (such as "on_epoch_end") of all callbacks."""
         if hook not in self._hooks:
-            base = getattr(Callback, hook)
-            found = [getattr(c, hook) for c in self.callbacks]
-            self._hooks[hook] = [h for h in found if getattr(h, "__func__", h) is not base]
+            self._hooks[hook] = [getattr(c, hook) for c in self.callbacks if _overrides(c, hook)]
         for function in self._hooks[hook]:
             function(*args)
+
+    def watching(self) -> list[str]:
+        """The names of those that want to see every training batch."""
+        hooks = "on_train_batch_begin", "on_train_batch_end"
+        return [type(c).__name__ for c in self.callbacks if not c.seldom and any(_overrides(c, h) for h in hooks)]
+
+
+def _overrides(callback: Callback, hook: str) -> bool:
+    found = getattr(callback, hook)
+    return getattr(found, "__func__", found) is not getattr(Callback, hook)
 
 
 class History(Callback):
@@ -190,7 +200,9 @@ class CSVLogger(Callback):
             self._columns = list(row)
             if self.params["validation"] and not any(name.startswith("val_") for name in row):  # not in every epoch
                 self._columns += [f"val_{name}" for name in logs or {}]
-        writer = csv.DictWriter(self._file, self._columns, delimiter=self.separator, extrasaction="ignore")
+        from csv import DictWriter  # only here, as few use it
+
+        writer = DictWriter(self._file, self._columns, delimiter=self.separator, extrasaction="ignore")
         if first and self._file.tell() == 0:
             writer.writeheader()
         writer.writerow(row)

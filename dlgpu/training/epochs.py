@@ -32,6 +32,12 @@ class Epochs:
         """The batches of the next epoch."""
         return self._pass() if self._endless is None else islice(self._endless, self._wanted)
 
+    @property
+    def alike(self) -> int:
+        """How many batches of an epoch may follow each other on the same arrays: 1 if nothing is known."""
+        full = self.data.samples // self.data.batch_size if isinstance(self.data, ArrayData) else 1
+        return max(1, full if self._wanted is None else min(full, self._wanted))
+
     def _pass(self) -> Iterator[Batch | Rows]:
         if isinstance(self.data, StreamData):
             return iter(self.data)

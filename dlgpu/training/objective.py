@@ -45,7 +45,7 @@ class Objective:
                 raise ValueError(f"{what}: there is no output {unknown[0]!r}; the outputs are {', '.join(self.names)}")
             return [given.get(name) for name in self.names]
         if len(self.names) == 1:
-            return [given[0] if what == "loss" and isinstance(given, (list, tuple)) and len(given) == 1 else given]
+            return [given[0] if "loss" in what and isinstance(given, (list, tuple)) and len(given) == 1 else given]
         if isinstance(given, (list, tuple)):
             if len(given) != len(self.names):
                 raise ValueError(f"{what}: expected one for each output ({', '.join(self.names)}), got {len(given)}")

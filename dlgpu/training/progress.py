@@ -14,6 +14,8 @@ READ_EVERY = 0.1  # seconds between reads of the loss from the device
 class ProgressBar(Callback):
     """One bar over all epochs, with the loss and the metrics of the present one and the last validation."""
 
+    seldom = True
+
     def __init__(self) -> None:
         self._bar: Any = None
         self._fitting = False
@@ -23,11 +25,11 @@ class ProgressBar(Callback):
 
         steps = self.params["steps"]
         self._bar = tqdm(total=steps and steps * epochs, desc=label, unit="batch", dynamic_ncols=True)
-        self._due, self._done = 0.0, 0
+        self._due, self._done, self._before = 0.0, 0, 0
         self._validation: dict[str, str] = {}
 
-    def _advance(self, logs: Mapping | None) -> None:
-        self._done += 1
+    def _advance(self, batch: int, logs: Mapping | None) -> None:
+        self._done = self._before + batch + 1
         now = time.perf_counter()
         if now >= self._due:
             self._due = now + READ_EVERY
@@ -48,11 +50,12 @@ class ProgressBar(Callback):
         self._open("Epoch", self._epochs)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping | None = None) -> None:
+        self._before = self._done
         self._bar.set_description(f"Epoch {epoch + 1}/{self.params['epochs']}", refresh=False)
 
     def on_train_batch_end(self, batch: int, logs: Mapping | None = None) -> None:
         self._last = logs or {}
-        self._advance(logs)
+        self._advance(batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Mapping | None = None) -> None:
         if self._bar.total is None:  # a stream: now the number of its batches is known
@@ -71,7 +74,7 @@ class ProgressBar(Callback):
 
     def on_test_batch_end(self, batch: int, logs: Mapping | None = None) -> None:
         if not self._fitting:
-            self._advance(logs)
+            self._advance(batch, logs)
 
     def on_test_end(self, logs: Mapping | None = None) -> None:
         if not self._fitting:
@@ -81,7 +84,7 @@ class ProgressBar(Callback):
         self._open("Predict")
 
     def on_predict_batch_end(self, batch: int, logs: Mapping | None = None) -> None:
-        self._advance(logs)
+        self._advance(batch, logs)
 
     def on_predict_end(self, logs: Mapping | None = None) -> None:
         self._close(logs)

@@ -1,7 +1,7 @@
 """Steps that are replayed: run once as written, recorded on the second run, tried on the third, then only replayed."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,8 @@ from dlgpu.data import Batch, Rows
 from dlgpu.training.settings import Settings, drawn
 
 PIECE = 1 << 18  # bytes
+MANY = 64  # replays after which it is worth while to have several steps in one
+LOOK = 0.05  # seconds, after which the host should look at Ctrl-C and at the progress bar
 
 
 class Replays:
@@ -25,10 +27,10 @@ class Replays:
     """
 
     def __init__(self) -> None:
-        self.eager = False
+        self.eager = self.used = False
         self._device: Device | None = None
         self._settings = Settings()
-        self._told = False
+        self._told: set[str] = set()
         self.forget()
 
     def __deepcopy__(self, memo: dict) -> "Replays":
@@ -42,16 +44,23 @@ class Replays:
         self._known: dict[Any, Any] = {}  # layout -> 1 after it came once, then a Replay, or None if it cannot be one
         self.repeater: Any = None if self._device is None else self._device.repeater()
 
-    def begin(self, device: Device | None, settings: Settings) -> None:
+    def begin(self, device: Device | None, look: Callable[[], Settings]) -> None:
         """Forget the recordings if the device or the settings differ from those with which they were made."""
+        settings = Settings() if self.eager else look()
         if device != self._device or settings != self._settings:
             self._device, self._settings = device, settings
             self.forget()
 
-    def run(self, step: Any, batch: Batch | Rows) -> None:
-        """Step.run on a batch."""
-        layout = batch.layout, step.optimizer.phase(ahead=1)
+    def run(self, step: Any, *batches: Batch | Rows) -> None:
+        """Step.run on a batch, or on several, one after the other."""
+        self.used = True
+        batch, layout = batches[0], self._layout(step, batches[0])
         found = None if self.eager else self._known.get(layout, 0)
+        if len(batches) > 1:
+            if type(found) is not Replay or not found.run_together(step, batches):
+                for each in batches:
+                    self.run(step, each)
+            return
         if type(found) is Replay:
             problem = found.run(step, batch) if found.tried else self._tried(found, step, batch)
             if problem is not None:
@@ -81,15 +90,32 @@ class Replays:
         _as_written(step, lambda: _run(step, batch)(step.sent(batch)))
         return "there is too little memory for it beside the step as it is written, with which it is compared"
 
+    def together(self, step: Any, batch: Batch | Rows, most: int) -> int:
+        """How many steps on batches such as this one, of which `most` follow each other, are done at once."""
+        found = None if self.eager else self._known.get(self._layout(step, batch))
+        return found.together(most) if type(found) is Replay and step.optimizer.alike() else 1
+
+    def _layout(self, step: Any, batch: Batch | Rows) -> tuple:
+        return batch.layout, step.optimizer.phase(ahead=1)
+
     def _give_up(self, layout: Any, why: str) -> None:
         self._known[layout] = None
-        if self.repeater.tells and not self._told:
-            self._told = True
-            warnings.warn(
-                f"a training step cannot be captured, and runs as it is written, which is slower: {why} "
-                "(compile(run_eagerly=True) means that, and says nothing)",
-                stacklevel=2,
-            )
+        self.tell(why)
+
+    def tell(self, why: str) -> None:
+        """Say once that steps cannot be captured."""
+        self._warn(f"a training step cannot be captured, and runs as it is written, which is slower: {why}")
+
+    def watched(self, callback: str) -> None:
+        """Say once that steps cannot be done together."""
+        if self.repeater.together > 1:
+            self._warn(f"training steps are launched one by one, which is slower: {callback} looks at every batch")
+
+    def _warn(self, what: str) -> None:
+        kind = what.partition(":")[0]
+        if self.repeater.tells and not self.eager and kind not in self._told:
+            self._told.add(kind)
+            warnings.warn(f"{what} (compile(run_eagerly=True) means that, and says nothing)", stacklevel=3)
 
 
 class Replay:
@@ -98,12 +124,17 @@ class Replay:
     Args:
         recording: by the device's repeater.
         problem: why it cannot be replayed, if so.
+        limit: how many steps the device does at once, at most.
     """
 
-    def __init__(self, recording: Any, problem: str | None):
+    def __init__(self, recording: Any, problem: str | None, limit: int = 1):
         self.recording = recording
         self.problem = problem
+        self.limit = limit
         self.tried = False
+        self._runs, self._seconds = 0, 0.0  # how often it was replayed, and how long that takes
+        self._count = 1  # how many steps are done at once
+        self._refused: set[int] = set()  # how many cannot be
 
     @classmethod
     def recorded(cls, step: Any, batch: Batch | Rows, repeater: Any) -> "Replay":
@@ -116,18 +147,66 @@ class Replay:
         problem = (
             "a layer changes while it runs, or draws numbers that are not dlgpu's" if counts else recording.problem
         )
-        return cls(recording, problem)
+        return cls(recording, problem, repeater.together)
 
     def run(self, step: Any, batch: Batch | Rows) -> str | None:
         """The step on another batch; why the recording cannot be trusted, if so.
 
         It is tried first, and again when an input changes for the first time.
         """
-        if not self.recording.load(batch, step.sent) and self.tried:
+        if self.recording.load(batch, step.sent) or not self.tried:
+            same = _as_written(step, partial(self._trial, step, batch, step.sent(batch)))
+            return None if same else "it does not do the same each time"
+        self._runs += 1
+        if self._runs == MANY and self.limit > 1:
+            self._seconds = _counted(step, self.recording.timed)
+        else:
             _counted(step, self.recording.replay)
-        elif not _as_written(step, partial(self._trial, step, batch, step.sent(batch))):
-            return "it does not do the same each time"
         return None
+
+    def together(self, most: int) -> int:
+        """How many of `most` steps are done at once, up to the limit: equal parts, each as long as LOOK at most."""
+        if self._seconds:
+            count = most // -(-most // max(1, min(self.limit, int(LOOK / self._seconds))))
+            self._count = 1 if count in self._refused else count
+        return self._count
+
+    def run_together(self, step: Any, batches: Sequence[Batch | Rows]) -> bool:
+        """Steps on batches that follow each other by one replay, if that is possible; else none is done.
+
+        The first time this is tried: it must give the bits that the steps give one by one, which then stand.
+        """
+        count, recording = len(batches), self.recording
+        if count != self._count or not recording.load_first(batches[0], step.sent):
+            return False
+        if count not in recording.counts:
+            return self._try_together(step, batches)
+        _counted(step, partial(recording.replay, count), count)
+        return True
+
+    def _try_together(self, step: Any, batches: Sequence[Batch | Rows]) -> bool:
+        count, recording = len(batches), self.recording
+        if not recording.repeat(_run(step, batches[0]), list(step.holders()), count):
+            self._refused.add(count)
+            return False
+        step.prepare()
+        try:
+            before = Snapshot(step, recording.sources)
+        except Exception as error:
+            step.optimizer.take_back()
+            if not is_shortage(error):
+                raise
+            self._refused.add(count)
+            return False
+        recording.replay(count)
+        replayed = before.digests()
+        before.restore()
+        step.optimizer.take_back()
+        for batch in batches:
+            self.run(step, batch)
+        if before.digests() != replayed:
+            self._refused.add(count)
+        return True
 
     def _trial(self, step: Any, batch: Batch | Rows, arrays: list) -> bool:
         """Replay a step, take that back and run it as written; whether both gave the same bits."""
@@ -145,13 +224,15 @@ class Replay:
         return self.tried
 
 
-def _counted(step: Any, function: Callable) -> Any:
-    """What `function` returns, which does a step; the optimizer counts it if it does not fail."""
-    step.prepare()
+def _counted(step: Any, function: Callable, count: int = 1) -> Any:
+    """What `function` returns, which does so many steps; the optimizer counts them if it does not fail."""
+    for _ in range(count):
+        step.prepare()
     try:
         return function()
     except BaseException:
-        step.optimizer.take_back()
+        for _ in range(count):
+            step.optimizer.take_back()
         raise
 
 

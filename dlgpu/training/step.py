@@ -1,9 +1,10 @@
 """The step: everything that is done with one batch. The one place that runs forward, loss, backward and update."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dlgpu.autograd import no_grad
+from dlgpu.backend import held
 from dlgpu.backend.devices import Device
 from dlgpu.backend.dispatch import is_floating
 from dlgpu.backend.narrow import at_least_float32
@@ -66,20 +67,45 @@ class Step:
                 self.replays.forget()
             self.optimizer.build(flats)
         self.passing = Passing(self.model)
-        self.replays.begin(self.device, self.settings())
+        self.replays.begin(self.device, self.settings)
 
     def settings(self) -> Settings:
         """What a recording takes for constant."""
         judges = [*filter(None, self.objective.losses), *self.objective.metrics]
-        return Settings([*self.model._with_inner(), *self.optimizer.parts(), *judges], self.model.weights)
+        weights = [part for w in self.model.weights for part in (w.array, w.regularizer)]
+        changing = [part for place in self.holders() for part in (place[0], held.read(*place))]
+        return Settings([*self.model._with_inner(), *self.optimizer.parts(), *judges, *weights], changing)
 
-    def train(self, batch: Batch | Rows) -> None:
-        """Forward, loss, backward and update; the loss and metrics join the epoch's sums."""
+    def train(self, *batches: Batch | Rows) -> None:
+        """Forward, loss, backward and update on each; the loss and metrics join the epoch's sums."""
         if not all(flat.in_place() for flat in self.flats):  # another model has trained a shared layer since
             self.begin_training()
         with self.shortage, self.optimizer.overflowing():
-            self.replays.run(self, batch)
-        self.objective.samples += batch.samples
+            self.replays.run(self, *batches)
+        for batch in batches:
+            self.objective.samples += batch.samples
+
+    def groups(self, batches: Iterable[Any], most: int) -> Iterator[list]:
+        """The batches, with those together that `train` does by one launch.
+
+        Args:
+            batches: of an epoch.
+            most: as many at most; a device may want fewer.
+        """
+        if min(most, self.replays.repeater.together) == 1:
+            yield from ([batch] for batch in batches)
+            return
+        waiting: list = []
+        for batch in batches:
+            if waiting and not batch.follows(waiting[-1]):
+                yield waiting
+                waiting = []
+            waiting.append(batch)
+            if len(waiting) >= self.replays.together(self, waiting[0], most):
+                yield waiting
+                waiting = []
+        if waiting:
+            yield waiting
 
     def run(self, x: Any, y: list, sample_weight: list, samples: int) -> None:
         """Forward, loss, backward and update: all that a step does with arrays. The optimizer has counted the step.

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -46,6 +46,7 @@ class Trainer(BatchTrainer):
 
     stop_training = False
     history: History | None = None
+    _varying: ClassVar[tuple[str, ...]] = ("stop_training", "history")
 
     @_quiet()
     def fit(
@@ -157,16 +158,33 @@ class Trainer(BatchTrainer):
         step.begin_training()  # a callback may have frozen or thawed layers
         step.objective.reset()
         logs: Any = None
-        for number, batch in enumerate(batches):
+        number, own = 0, getattr(self.train_step, "__func__", None) is not BatchTrainer.train_step
+        watching = run.watching()
+        if watching and batches.alike > 1:
+            step.replays.watched(watching[0])
+        for group in step.groups(batches, 1 if own or watching else batches.alike):
             run.call("on_train_batch_begin", number, {})
-            self._check_first(batches.data, number, batch, step)
-            logs = self.train_step(batch)
-            run.call("on_train_batch_end", number, logs)
+            self._check_first(batches.data, number, group[0], step)
+            if own:
+                logs = self._own_step(group[0], step)
+            else:
+                step.train(*group)
+                logs = Results(step.objective)
+            number += len(group)
+            run.call("on_train_batch_end", number - 1, logs)
             if stop():
                 break
         if logs is None:
             raise ValueError("x: the generator gave no batch; it may have ended in an earlier epoch")
         return read(logs)
+
+    def _own_step(self, batch: Batch | Rows, step: Step) -> Mapping:
+        """`train_step` as a subclass has it."""
+        step.replays.used = False
+        logs = self.train_step(batch)
+        if not step.replays.used:
+            step.replays.tell("this model's own train_step does not call that of dlgpu.Model")
+        return logs
 
     def _check_first(self, data: ArrayData | StreamData, number: int, batch: Batch | Rows, step: Step) -> None:
         """A look at the first batch of each pass through a stream, of which nothing is known before it comes."""

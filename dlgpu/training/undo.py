@@ -23,7 +23,7 @@ class Passing:
         layers = list(model._with_inner())
         self.weights = [w for w in model.weights if not w.trainable]
         self.carrying = [x for x in layers if "_begun" in vars(x)]
-        self.generators = [v for x in layers for v in vars(x).values() if isinstance(v, Generator)]
+        self.generators = [v for x in layers for v in vars(x).values() if issubclass(type(v), Generator)]
 
     def noted(self) -> Callable[[], None]:
         """A function that puts all of it back as it is now."""

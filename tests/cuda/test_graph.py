@@ -1,8 +1,9 @@
 """A captured step gives the bits of one that runs as written, waits for nothing, and is captured anew where it must."""
 
 import copy
-import itertools
+import signal
 import warnings
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import dlgpu
 from dlgpu import layers, schedules
 from dlgpu.backend.cuda import graph
+from dlgpu.training import replay
 from dlgpu.training.replay import Replay
 from tests.training.changes import change_dropout, change_rate, change_weights, freeze
 
@@ -234,6 +236,18 @@ def test_a_graph_takes_any_data_of_its_layout(cupy):
     assert all(captured(assert_same_bits(dense_model, train)))
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_what_changes_in_the_data_between_runs_is_honoured(shuffle):
+    def train(model):
+        x = X.copy()
+        data = dlgpu.data.ArrayData(x, Y, batch_size=16)
+        first = fit(model, data, None, shuffle=shuffle)
+        x[:] = -x
+        return first, fit(model, data, None, shuffle=shuffle)
+
+    assert captured(assert_same_bits(dense_model, train)) == [True, True]
+
+
 def test_dictionaries_integers_and_odd_widths_are_gathered():
     def make(**compiled):
         a, b = layers.Input((3,), name="a"), layers.Input((5,), dtype="uint8", name="b")
@@ -245,6 +259,133 @@ def test_dictionaries_integers_and_odd_widths_are_gathered():
     x = {"b": RNG.integers(0, 9, (40, 5)).astype(np.uint8), "a": RNG.standard_normal((40, 3), np.float32)}
     y = {"d": RNG.standard_normal((40, 1), np.float32), "c": RNG.integers(0, 2, 40).astype(np.int16)}
     assert captured(assert_same_bits(make, lambda m: fit(m, x, y, batch_size=8))) == [True]
+
+
+def test_an_embedding_of_many_indices_is_captured():
+    x, y = RNG.integers(0, 50, (8, 9000)), RNG.standard_normal((8, 1), np.float32)
+
+    def make(**compiled):
+        network = layers.Embedding(50, 2), layers.GlobalAveragePooling1D(), layers.Dense(1)
+        return model_of(*network, loss="mse", **compiled)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert captured(assert_same_bits(make, lambda m: fit(m, x, y, batch_size=2, epochs=2))) == [True]
+
+
+# -- several steps by one launch
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Several steps are done at once as early as that is possible, however long they take."""
+    monkeypatch.setattr(replay, "MANY", 2)
+    monkeypatch.setattr(replay, "LOOK", 1e9)
+
+
+def counts(model):
+    """For each layout of a batch: how many steps its graphs do."""
+    return [[*found.recording.counts] for found in model._step.replays._known.values() if type(found) is Replay]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_several_steps_by_one_launch_give_the_bits_of_single_ones(shuffle, soon):
+    weights = RNG.uniform(0, 2, 70).astype(np.float32)
+
+    def train(model):
+        found = fit(model, batch_size=3, epochs=4, shuffle=shuffle, sample_weight=weights)
+        model.optimizer.learning_rate = 0.02
+        return found, fit(model, batch_size=3, epochs=2, sample_weight=weights)
+
+    model = assert_same_bits(lambda **c: dense_model(layers.Dropout(0.3), layers.GaussianNoise(0.1), **c), train)
+    assert counts(model) == [[1, 11], [1]]  # twice 11 full batches, and a last one of one sample
+    assert model.optimizer.iterations == 6 * 24
+
+
+def test_an_epoch_of_some_steps_goes_on_where_the_last_one_ended(soon):
+    model = assert_same_bits(dense_model, lambda m: fit(m, batch_size=8, steps_per_epoch=5, epochs=8))
+    assert counts(model) == [[1, 5], [1]]
+
+
+def test_gradient_clipping_and_a_loss_scale_go_on_within_one_launch(soon):
+    def make(**compiled):
+        inner = dlgpu.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5)
+        optimizer = dlgpu.optimizers.LossScaleOptimizer(inner, 2.0**120, dynamic_growth_steps=3)  # overflows first
+        return dense_model(optimizer=optimizer, **compiled)
+
+    assert counts(assert_same_bits(make, lambda m: fit(m, batch_size=10, epochs=5))) == [[1, 7]]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: dlgpu.optimizers.Adam(schedules.ExponentialDecay(0.01, 3, 0.9)),
+        lambda: dlgpu.optimizers.Adam(gradient_accumulation_steps=2),
+        lambda: dlgpu.optimizers.SGD(use_ema=True),
+    ],
+)
+def test_steps_between_which_the_host_has_something_to_do_are_launched_one_by_one(optimizer, soon):
+    model = assert_same_bits(lambda **c: dense_model(optimizer=optimizer(), **c), lambda m: fit(m, batch_size=10))
+    assert all(found == [1] for found in counts(model))
+
+
+def test_data_that_are_sent_are_launched_one_by_one(soon, monkeypatch):
+    monkeypatch.setattr(graph, "SHARE", 0)
+    assert counts(assert_same_bits(dense_model, lambda m: fit(m, batch_size=10))) == [[1]]
+
+
+def test_a_callback_that_looks_at_every_batch_sees_every_batch_and_is_named_once(soon):
+    class Watch(dlgpu.callbacks.Callback):
+        def __init__(self):
+            self.seen = []
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.seen.append((batch, logs["loss"]))
+
+    def train(model):
+        watch = Watch()
+        return fit(model, batch_size=10, callbacks=watch), watch.seen
+
+    with pytest.warns(UserWarning, match="one by one, which is slower: Watch looks at every batch") as caught:
+        assert counts(assert_same_bits(dense_model, train)) == [[1]]
+    assert len(caught) == 1
+
+
+def test_the_progress_bar_counts_all_steps(soon, capfd):
+    dense_model().fit(X, Y, batch_size=3, epochs=5)
+    assert " 120/120 " in capfd.readouterr().err.replace("\r", "\n").strip().splitlines()[-1]
+
+
+def test_an_interrupt_ends_the_run_after_whole_steps(soon):
+    model = dense_model()
+    fit(model, batch_size=10)
+    done, launch = model.optimizer.iterations, graph.Captured.replay
+
+    def interrupted(self, count=1):
+        signal.raise_signal(signal.SIGINT)
+        return launch(self, count)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph.Captured, "replay", interrupted)
+        history = model.fit(X, Y, batch_size=10, verbose=0)
+    assert history.interrupted
+    assert model.optimizer.iterations == done + 7
+
+
+def test_several_steps_that_do_not_give_the_same_bits_are_not_done_at_once(soon, monkeypatch):
+    gather = graph.Captured._gather
+    monkeypatch.setattr(graph.Captured, "_gather", lambda self: None if self.counts else gather(self))
+    model = assert_same_bits(dense_model, lambda m: fit(m, batch_size=10))
+    (found,) = model._step.replays._known.values()
+    assert found._refused == {7}
+
+
+def test_steps_are_as_many_as_are_done_before_the_host_looks():
+    found = Replay(None, None, 16)
+    assert found.together(100) == 1  # it is not known yet how long they take
+    for seconds, count in ((1e-6, 14), (replay.LOOK / 10, 10), (replay.LOOK / 1.5, 1), (1.0, 1)):
+        found._seconds = seconds
+        assert found.together(100) == count
 
 
 # -- what cannot be captured
@@ -276,10 +417,11 @@ class Counting(layers.Layer):
 
 class Hidden(layers.Layer):
     def build(self, input_shape):
-        self.counter = itertools.count(1)
+        self.calls = SimpleQueue()  # of which no look at settings knows the length
 
     def call(self, inputs):
-        return inputs * (1 / next(self.counter))
+        self.calls.put(None)
+        return inputs * (1 / self.calls.qsize())
 
 
 @pytest.mark.parametrize(
@@ -305,6 +447,40 @@ def test_what_cannot_be_captured_runs_as_written_and_says_so_once(layer, why):
     assert not any(captured(model))
     assert len(told(caught)) == 1
     assert why in told(caught)[0]
+
+
+def test_a_train_step_of_ones_own_that_does_all_itself_says_so_once():
+    class Own(dlgpu.Sequential):
+        def train_step(self, data):
+            x, y, _ = data
+
+            def loss_of(_):
+                return dlgpu.losses.mean_squared_error(dlgpu.Tensor(y, device="cuda"), self(x, training=True)).mean()
+
+            loss, gradients = dlgpu.value_and_grad(loss_of)(self.trainable_weights)
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
+            return {"loss": loss.numpy()}
+
+    model = Own([layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="cannot be captured.*own train_step does not call that of") as caught:
+        [fit(model) for _ in range(2)]
+    assert len(caught) == 1
+
+
+def test_a_train_step_of_ones_own_may_read_what_the_captured_step_gave():
+    class Own(dlgpu.Sequential):
+        def train_step(self, data):
+            return {"loss": 2 * float(super().train_step(data)["loss"])}
+
+    def make(**compiled):
+        model = Own([layers.Dense(4), layers.Dense(1, "sigmoid")])
+        model.compile("adam", "binary_crossentropy", **compiled)
+        return model
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert captured(assert_same_bits(make)) == [True, True]
 
 
 def test_more_shapes_than_there_may_be_graphs_run_as_written(monkeypatch):

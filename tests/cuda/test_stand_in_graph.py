@@ -13,6 +13,7 @@ from dlgpu import layers, schedules
 from dlgpu.backend.cuda import graph
 from dlgpu.backend.cuda.source import Source
 from dlgpu.data import ArrayData
+from dlgpu.training import replay
 from tests.cuda.test_graph import X, Y, captured, dense_model
 
 
@@ -30,7 +31,7 @@ class Counted:
         self.launches.clear()
         waits, sends = _order.local.waits, _order.local.sends
         for batch in batches:
-            step.train(batch)
+            step.train(*(batch if isinstance(batch, list) else [batch]))
         return _order.local.waits - waits, _order.local.sends - sends, list(self.launches)
 
 
@@ -48,6 +49,22 @@ def test_a_steady_step_is_one_launch_and_the_host_waits_for_nothing(monkeypatch)
     step, batches = steady(dense_model(layers.Dropout(0.3)))
     assert counted.of(step, islice(batches, 1))[0] == 0  # the new order, and where the generator has been set to
     assert counted.of(step, batches) == (0, 0, [])
+
+
+def test_several_steps_are_one_launch_and_the_host_waits_for_nothing(monkeypatch):
+    monkeypatch.setattr(replay, "MANY", 2)
+    monkeypatch.setattr(replay, "LOOK", 1e9)
+    counted, launched = Counted(monkeypatch), []
+    step, _ = steady(dense_model(layers.Dropout(0.3)))
+    monkeypatch.setattr(graph.Captured, "replay", lambda *a, f=graph.Captured.replay: launched.append(a[1:]) or f(*a))
+    batches = ArrayData(X[:64], Y[:64], batch_size=8)
+    for data in (batches, batches):
+        step.begin_training()
+        groups = list(step.groups(data.batches(None), 8))
+        found = [counted.of(step, [group]) for group in groups]
+    assert [len(group) for group in groups] == [8]
+    assert found == [(0, 0, ["write_words"])]  # where in the data set the pass begins
+    assert launched[-1] == (8,)
 
 
 def test_a_step_whose_batch_is_sent_waits_for_the_last_but_one_copy_only(monkeypatch):

@@ -86,3 +86,12 @@ def test_what_goes_with_arrays_only_is_refused_beside_a_generator():
         as_data((i for i in range(3)), np.zeros(3))
     with pytest.raises(TypeError, match="expected arrays, or a generator"):
         as_data(object())
+
+
+def test_every_run_through_the_same_data_is_one_of_its_own():
+    data = ArrayData(np.arange(4.0))
+    first, second = as_data(data), as_data(data)
+    assert len({id(d) for d in (data, first, second)}) == 3  # a device knows by the object what it has seen
+    assert all(a is b is c for a, b, c in zip(data.arrays, first.arrays, second.arrays))
+    first.batch_size = 1
+    assert (data.batch_size, second.batch_size) == (32, 32)

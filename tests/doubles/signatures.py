@@ -1,6 +1,7 @@
 """What the stand-in for CuPy takes from the real one: its names and their arguments, in signatures.txt.
 
-python tests/doubles/signatures.py     prints the file anew, from the CuPy that is installed, for the names in it
+python tests/doubles/signatures.py             prints the file anew, from the CuPy that is installed, for its names
+python tests/doubles/signatures.py --write     writes it
 """
 
 import inspect
@@ -15,7 +16,8 @@ FILE = Path(__file__).with_name("signatures.txt")
 def recorded() -> dict[str, str]:
     """Name -> "(arguments)", or "ufunc" and its loops, such as "ff->f"."""
     lines = FILE.read_text().splitlines()
-    return dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
+    parts = (line.partition(" ") for line in lines if line and not line.startswith("#"))
+    return {name: arguments for name, _, arguments in parts}
 
 
 def described(thing: Any) -> str:
@@ -42,6 +44,9 @@ def found(name: str) -> Any:
 
 if __name__ == "__main__":
     sys.path = [p for p in sys.path if Path(p).resolve() != FILE.parent]  # where the stand-in is
-    print(FILE.read_text().split("\n\n")[0], end="\n\n")
-    for known in sorted(recorded()):
-        print(known, described(found(known)))
+    lines = [FILE.read_text().split("\n\n")[0], ""]
+    lines += [f"{known} {described(found(known))}" for known in sorted(recorded())]
+    if "--write" in sys.argv:
+        FILE.write_text("\n".join(lines) + "\n")
+    else:
+        print("\n".join(lines))

@@ -230,3 +230,24 @@ def same_names():
 def test_mistakes_are_named(mistake, error, message):
     with pytest.raises(error, match=message):
         mistake()
+
+
+def test_the_only_output_in_a_dictionary_keeps_its_name():
+    x = Input((4,))
+    named, plain = Model(x, {"only": Dense(1, name="head")(x)}), Model(x, Dense(1)(x))
+    plain.set_weights(named.get_weights())
+    assert (named.output_names, plain.output_names) == (["only"], ["output"])
+    y, weight = A[:, :1], np.float32([1, 2, 3])
+    named.compile("sgd", {"only": "mse"}, {"only": 2}, metrics={"only": ["mae"]}, weighted_metrics={"only": ["mse"]})
+    plain.compile("sgd", "mse", [2], metrics=["mae"], weighted_metrics=["mse"])
+    for model, targets, weights in ((named, {"only": y}, {"only": weight}), (named, y, weight)):
+        model.fit(A, targets, sample_weight=weights, validation_data=(A, targets, weights), shuffle=False, verbose=0)
+        plain.fit(A, y, sample_weight=weight, validation_data=(A, y, weight), shuffle=False, verbose=0)
+        assert model.history.history == plain.history.history
+        assert model.evaluate(A, targets, sample_weight=weights) == plain.evaluate(A, y, sample_weight=weight)
+        assert model.train_on_batch(A, targets) == plain.train_on_batch(A, y)
+    found = named.predict(A)
+    assert found.keys() == named.predict_on_batch(A).keys() == {"only"}
+    np.testing.assert_array_equal(found["only"], plain.predict(A))
+    with pytest.raises(ValueError, match="there is no output 'other'; the outputs are only"):
+        named.fit(A, {"other": y})

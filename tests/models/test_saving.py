@@ -339,6 +339,28 @@ def test_users_layers_and_subclassed_models_come_back(tmp_path):
     assert_same_outputs(loaded, model, x)
 
 
+class Stack(Layer):
+    """A user's layer whose constructor takes any number of layers."""
+
+    def __init__(self, *inner, **options):
+        super().__init__(**options)
+        self.inner = inner
+
+    def call(self, inputs):
+        for layer in self.inner:
+            inputs = layer(inputs)
+        return inputs
+
+
+def test_a_layer_of_any_number_of_arguments_comes_back(tmp_path):
+    model = Sequential([Stack(Dense(3), UserScale(2.0), Dense(2), name="stack", trainable=False)])
+    model(X)
+    model.save(tmp_path / "m.dlgpu")
+    for loaded in (load_model(tmp_path / "m.dlgpu"), pickle.loads(pickle.dumps(model))):
+        assert_same_outputs(loaded, model, X)
+        assert (loaded.layers[0].name, loaded.layers[0].trainable) == ("stack", False)
+
+
 def test_a_class_that_is_not_there_is_named(tmp_path):
     kept = Layer.registry["UserScale"]
     try:
@@ -351,6 +373,56 @@ def test_a_class_that_is_not_there_is_named(tmp_path):
         assert load_model(tmp_path / "m.dlgpu", custom_objects={"UserScale": kept}).layers[0].start == 1.0
     finally:
         Layer.registry["UserScale"] = kept
+
+
+def scale_by(factor, kind=Layer):
+    class Scale(kind):
+        def call(self, *inputs):
+            return factor * inputs[-1]
+
+    return Scale
+
+
+def loss_named_alike(factor):
+    def my_loss(y_true, y_pred):
+        return factor * (y_true - y_pred).mean(axis=-1)
+
+    return my_loss
+
+
+def test_two_classes_of_one_name_are_refused_and_not_mistaken_for_each_other(tmp_path):
+    model = Sequential([scale_by(2)(), scale_by(3)(), Dense(1)])
+    model(X)
+    message = r"two definitions of the layer 'Scale', .*Scale'> and .*Scale'>, .*: give one of them another name, or"
+    with pytest.raises(TypeError, match=message):
+        model.save(tmp_path / "m.dlgpu")
+    with pytest.raises(TypeError, match=message):
+        pickle.dumps(model)
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_losses_of_one_name_are_not_mistaken_for_each_other(tmp_path):
+    model = graph()
+    model.compile("sgd", loss={"x": my_loss, "y": loss_named_alike(3)})
+    with pytest.warns(
+        UserWarning, match="saved without optimizer, loss and metrics: two definitions of the function 'my_loss'"
+    ):
+        model.save(tmp_path / "m.dlgpu")
+
+
+class Pinball(losses.Loss):
+    def call(self, y_true, y_pred):
+        return abs(y_true - y_pred)
+
+
+def test_a_class_of_another_kind_may_have_the_same_name(tmp_path):
+    model = Sequential([type("Pinball", (UserScale,), {"__module__": __name__})(2.0), Dense(1)])
+    model.compile("sgd", Pinball())
+    model(X)
+    model.save(tmp_path / "m.dlgpu")
+    loaded = load_model(tmp_path / "m.dlgpu")
+    assert_same_outputs(loaded, model, X)
+    assert type(loaded._step.objective.losses[0]) is Pinball
 
 
 def refuses(model, path, message):

@@ -113,6 +113,9 @@ def test_what_is_left_out_of_keras_is_taken_where_it_changes_nothing(make):
         make(data_format="channels_first")
     with pytest.raises(ValueError, match="kernel_constraint must be None, got 'non_neg'"):
         make(kernel_constraint="non_neg")
+    for weights in (np.ones((2, 3)), [np.ones((2, 3)), np.ones(3)]):
+        with pytest.raises(ValueError, match=r"\w+ '\w+': weights must be None, got .*array\("):
+            make(weights=weights)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +131,24 @@ def test_the_constructors_arguments_come_back():
     assert (made.weight, made.rest) == (3.0, {"extra": 0.5})
     assert made.inner.fruits[0].weight == 4.0
     assert made.inner.fruits[1] == [1, None]
+
+
+@pytest.mark.parametrize(
+    ("constructor", "arguments", "open_ones"),
+    [
+        (lambda self, *fruits, **options: vars(self).update(got=(fruits, options)), (1, 2), {"ripe": True}),
+        (lambda self, first=0, *rest, last=0: vars(self).update(got=(first, rest, last)), (1, 2, 3), {"last": 4}),
+        (lambda self, first=0, *rest, last=0: vars(self).update(got=(first, rest, last)), (), {"first": 4}),
+        (lambda self, first, /, second=2, **options: vars(self).update(got=(first, second, options)), (1,), {"x": 3}),
+        (lambda this, first, kwargs=None: vars(this).update(got=(first, kwargs)), (1,), {"kwargs": {"a": 1}}),
+        (lambda *all, **options: vars(all[0]).update(got=(all[1:], options)), (1, 2), {"self_made": 3}),
+    ],
+)
+def test_arguments_come_back_however_a_constructor_takes_them(constructor, arguments, open_ones):
+    kind = type("Crate", (Fruit,), {"__init__": constructor})
+    made = kind(*arguments, **open_ones)
+    assert through_json(made).got == made.got
+    assert serialize(through_json(made)) == serialize(made)
 
 
 def test_arrays_and_dtypes_become_json():
@@ -185,6 +206,12 @@ def test_a_users_class_may_be_defined_again_but_not_take_a_name_of_ours():
         serialize(mine())
 
 
+def test_names_that_differ_in_case_only_are_found_as_they_are_written():
+    again = type("GREENApple", (Fruit,), {})
+    assert [Fruit.class_named(name) for name in ("GreenApple", "GREENApple")] == [GreenApple, again]
+    del Fruit.registry["GREENApple"]
+
+
 def test_known_objects_win_inside_and_leave_nothing_behind():
     class Other(Layer):
         pass
@@ -195,6 +222,16 @@ def test_known_objects_win_inside_and_leave_nothing_behind():
         assert type(deserialize({**described, "class": "Renamed"})) is Other
     assert Layer.class_named("Dense") is Dense
     assert "Renamed" not in Layer.registry
+
+
+def test_known_objects_may_go_by_their_own_names():
+    class Nameless(Layer, abstract=True):
+        pass
+
+    with known_objects([my_function, Nameless]):
+        assert deserialize({"function": "my_function"}) is my_function
+        assert Layer.class_named("Nameless") is Nameless
+    assert not {"Nameless", "my_function"} & {*Layer.registry, *functions}
 
 
 def test_known_objects_must_be_functions_or_classes_of_a_kind():

@@ -1,9 +1,9 @@
 """A step that is replayed gives the bits of one that runs as written, and is recorded anew where it would not."""
 
 import copy
-import random
 import tracemalloc
-from itertools import chain, count
+from itertools import chain
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -11,53 +11,10 @@ import pytest
 import dlgpu
 from dlgpu import layers, ops
 from dlgpu.backend.recorder import Memory, kept
-from dlgpu.training.replay import Replay
 from tests.training.changes import change_dropout, change_rate, change_weights, freeze
+from tests.training.replayed import RNG, X, Y, assert_same_bits, dense_model, fit, on_the_cpu, replays
 
-RNG = np.random.default_rng(0)
-X, Y = RNG.standard_normal((70, 6), np.float32), RNG.integers(0, 2, (70, 1)).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def on_the_cpu():
-    with dlgpu.device("cpu"):  # where steps are replayed
-        yield
-
-
-def dense_model(*more, optimizer="adam", **compiled):
-    model = dlgpu.Sequential([layers.Dense(9, activation="relu"), *more, layers.Dense(1, activation="sigmoid")])
-    model.compile(optimizer=optimizer, loss="binary_crossentropy", metrics=["accuracy"], **compiled)
-    return model
-
-
-def replays(model):
-    """For each layout of a batch: whether its step is replayed."""
-    return [type(found) is Replay and found.tried for found in model._step.replays._known.values()]
-
-
-def both(make, train):
-    """What `train` returns and the weights it leaves, with steps replayed and as written."""
-    found = []
-    for eagerly in (False, True):
-        dlgpu.set_random_seed(1)
-        model = make(run_eagerly=eagerly)
-        result = train(model)
-        found.append((result, [w.numpy().copy() for w in model.weights], model))
-    return found
-
-
-def assert_same_bits(make, train):
-    """Returns the model of which steps were replayed."""
-    (result, weights, model), (written, expected, _) = both(make, train)
-    assert result == written
-    for w, e in zip(weights, expected):
-        assert w.tobytes() == e.tobytes()
-    return model
-
-
-def fit(model, x=X, y=Y, epochs=4, **more):
-    return model.fit(x, y, epochs=epochs, verbose=0, **more).history
-
+__all__ = ["on_the_cpu"]  # used by pytest
 
 FUNCTIONAL = {"a": RNG.standard_normal((64, 4), np.float32), "b": RNG.integers(0, 5, (64, 3))}
 
@@ -135,20 +92,20 @@ def test_a_callback_may_change_the_learning_rate_and_freeze_a_layer():
 
 
 def test_run_eagerly_can_be_changed():
-    calls = count()  # of which no look at settings knows the state
+    calls = SimpleQueue()  # of which no look at settings knows the state
 
     class Counting(layers.Layer):
         def call(self, inputs):
-            next(calls)
+            calls.put(None)
             return inputs
 
     model = dense_model(Counting())
     fit(model, X[:64], Y[:64], epochs=10)
-    replayed = next(calls)
+    replayed = calls.qsize()
     model.run_eagerly = True
     fit(model, X[:64], Y[:64], epochs=10)
     assert replayed < 8  # the first look, the run as written, the recording and the trial
-    assert next(calls) - replayed > 20
+    assert calls.qsize() - replayed > 19
 
 
 def test_a_layer_that_reads_values_runs_as_written():
@@ -303,102 +260,6 @@ def test_arrays_keep_their_memory_as_long_as_a_view_of_them_lives():
     del view
     memory.empty((5, 7), np.float32)[...] = 2
     assert (same == 2).all()
-
-
-def test_a_layer_that_counts_its_calls_runs_as_written():
-    class Late(layers.Layer):
-        steps = 0
-
-        def call(self, inputs):
-            self.steps += 1
-            return inputs * (1.0 if self.steps < 20 else 3.0)
-
-    model = assert_same_bits(lambda **c: dense_model(Late(), **c), lambda m: fit(m, epochs=12))
-    assert replays(model) == [False, False]
-
-
-SCALE, HALVED = [1.0], {"scale": 1.0}
-
-
-class Scaled(layers.Layer):
-    def __init__(self, read):
-        super().__init__()
-        self.own, self.settings, self.read = {"scale": [1.0]}, type("Settings", (), {})(), read
-        self.settings.scale = 1.0
-
-    def call(self, inputs):
-        return inputs * self.read(self)
-
-
-def halve(layer):
-    """What the scales below are read from."""
-    layer.own["scale"][0] /= 2
-    layer.settings.scale /= 2
-    SCALE[0] /= 2
-    HALVED["scale"] /= 2
-
-
-HALVED_BY_AN_EPOCH = {
-    "an attribute's list": lambda: lambda layer: layer.own["scale"][0],
-    "an attribute's attribute": lambda: lambda layer: layer.settings.scale,
-    "a global variable": lambda: lambda layer: SCALE[0],
-    "a function's global variable": lambda: lambda layer: scale(),
-    "a variable of the function around": lambda: (lambda found: lambda layer: found["scale"])(HALVED),
-    "a comprehension's": lambda: lambda layer: sum(HALVED[key] for key in ["scale"]),
-}
-
-
-def scale():
-    return SCALE[0]
-
-
-@pytest.mark.parametrize("read", HALVED_BY_AN_EPOCH)
-def test_what_a_layer_reads_may_change_between_epochs(read):
-    def train(model):
-        SCALE[0] = HALVED["scale"] = 1.0
-        changing = dlgpu.callbacks.LambdaCallback(on_epoch_end=lambda epoch, _: epoch == 3 and halve(model.layers[1]))
-        return fit(model, callbacks=[changing], epochs=8)
-
-    model = assert_same_bits(lambda **c: dense_model(Scaled(HALVED_BY_AN_EPOCH[read]()), **c), train)
-    assert True in replays(model)
-
-
-def test_what_a_loss_reads_may_change_between_epochs():
-    def make(**compiled):
-        model = dense_model()
-        model.compile("adam", lambda y, found: SCALE[0] * ((y - found) ** 2).mean(-1), **compiled)
-        return model
-
-    def train(model):
-        SCALE[0] = 1.0
-        changing = dlgpu.callbacks.LambdaCallback(on_epoch_end=lambda epoch, _: epoch == 3 and halve(Scaled(None)))
-        return fit(model, callbacks=[changing], epochs=8)
-
-    assert True in replays(assert_same_bits(make, train))
-
-
-GENERATOR = np.random.default_rng(0)
-DRAWS = {
-    "python": lambda: random.random(),
-    "numpy": lambda: np.random.rand(),  # noqa: NPY002
-    "a generator": lambda: GENERATOR.random(),
-}
-
-
-@pytest.mark.parametrize("draw", DRAWS)
-def test_a_layer_that_draws_numbers_which_are_not_dlgpus_runs_as_written(draw):
-    class Skipped(layers.Layer):
-        def call(self, inputs):
-            return inputs * (DRAWS[draw]() < 0.5)
-
-    def train(model):
-        random.seed(1)
-        np.random.seed(1)  # noqa: NPY002
-        GENERATOR.bit_generator.state = np.random.default_rng(1).bit_generator.state
-        return fit(model)
-
-    model = assert_same_bits(lambda **c: dense_model(Skipped(), **c), train)
-    assert True not in replays(model)
 
 
 def test_a_copy_of_a_trained_model_trains_by_itself():

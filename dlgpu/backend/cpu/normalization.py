@@ -168,6 +168,8 @@ def _batch_statistics(means, squares, counts, mean, variance):
             square += squares[block, j] + counts[block] * (distance * distance)
         mean[j] = average
         variance[j] = square / number
+        if variance[j] < 0:  # of equal values, by rounding
+            variance[j] = 0
 
 
 @jit
@@ -219,12 +221,13 @@ def _add_up(parts, output):
 
 
 @sum_jit
-def _spread(row, average):
-    """sum_j (row[j] - average)**2"""
-    total = type(average)(0)
+def _deviations(row, average):
+    """sum_j (row[j] - average), which is what rounding has left of 0, and the sum of their squares."""
+    rest, squares = type(average)(0), type(average)(0)
     for j in range(row.size):
-        total += (row[j] - average) * (row[j] - average)
-    return total
+        rest += row[j] - average
+        squares += (row[j] - average) * (row[j] - average)
+    return rest, squares
 
 
 @sum_jit
@@ -243,10 +246,14 @@ def _layer_normalization(x, scale, offset, epsilon, output, mean, variance, star
         row, y = x[i], output[i]
         share = F(1) / type(row[0])(features)
         average = row_sum(row) * share
-        mean[i], variance[i] = average, _spread(row, average) * share
+        rest, squares = _deviations(row, average)
+        rest *= share
+        mean[i], variance[i] = average + rest, squares * share - rest * rest
+        if variance[i] < 0:  # of equal values, by rounding
+            variance[i] = 0
         inverse = F(1) / np.sqrt(variance[i] + type(average)(epsilon))
         for j in range(features):
-            value = (row[j] - average) * inverse
+            value = ((row[j] - average) - rest) * inverse
             if scale is not None:
                 value = value * scale[j]
             y[j] = value if offset is None else value + offset[j]

@@ -10,7 +10,9 @@ from dlgpu.backend.cuda.source import STORAGE, source
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import embedding as reference
 
-MAX_RANKED = 1 << 14  # indices; above, a radix sort is faster than comparing each with each
+RUN = (
+    2048  # indices that are sorted by comparing each with each; a multiple of BLOCK. Longer runs are merged from these
+)
 
 
 @reference.gather.on("cuda")
@@ -43,13 +45,14 @@ def scatter_add(values, indices, rows):
 
 def _sorted(indices, dtype):
     """The places of the indices in stable ascending order, and the indices in that order."""
-    n = len(indices)
-    if n > MAX_RANKED:
-        order = array_namespace(indices).argsort(indices, kind="stable")
-        return order.astype("int64", copy=False), indices[order]
-    order, ordered = empty(indices, (n,)), empty(indices, (n,))
-    source("embedding.cu").launch("rank", -(-n // BLOCK), BLOCK, (indices, order, ordered, n), dtype=dtype)
-    return order, ordered
+    n, code = len(indices), source("embedding.cu")
+    found, other = ([empty(indices, (n,)) for _ in range(2)] for _ in range(2))
+    code.launch("rank", -(-n // BLOCK), BLOCK, (indices, *found, n, RUN), dtype=dtype)
+    run = RUN
+    while run < n:
+        code.launch("merge_runs", blocks_for(n), BLOCK, (*found, *other, n, run), dtype=dtype)
+        found, other, run = other, found, 2 * run
+    return found
 
 
 def _integers(indices):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from threading import get_ident
+from time import perf_counter
 from typing import Any
 from weakref import WeakSet
 
@@ -37,6 +38,7 @@ class Repeater:
 
     most = 8
     tells = True
+    together = 16
 
     def __init__(self, index: int):
         self.index = index
@@ -138,14 +140,18 @@ class Captured:
         inputs: the arrays into which the graph gathers its batch.
         problem: why it could not be captured; None if it was.
         sources: of the random numbers that it draws.
+        counts: of how many steps there is a graph.
     """
 
     def __init__(self, repeater: Repeater, arrays: list, samples: int):
         self.repeater, self.cupy, self.samples = repeater, repeater.cupy, samples
         self.problem: str | None = None
         self.sources: list = []
-        self._drawn: list[tuple[int, int]] = []  # of each source, how many blocks in a step; and the first counter
+        self._first: list[tuple[int, int]] = []  # of each source, its state before the step that is captured
+        self._drawn: list[int] = []  # of each source, how many blocks a step draws
         self._at: list = []  # of each source, where the device is
+        self.counts: dict[int, Any] = {}
+        self._used: list = []  # arrays that the graphs read and write
         with self.cupy.cuda.using_allocator(repeater.pool.malloc):
             self.inputs = [self.cupy.empty(a.shape, a.dtype) for a in arrays]
             self._table = self.cupy.zeros(2 + len(arrays), np.uint64)
@@ -162,24 +168,46 @@ class Captured:
         Raises:
             Exception: the step does what cannot be captured, such as to read a value.
         """
-        states: list = []
-        try:
-            with replaced(held, lambda array: array) as self._used, self._capturing():
-                self._gather()
-                with drawn_by(self):
-                    run(self.inputs)
-                args = (self._table, self.samples, self._states, self._totals, len(self.sources))
-                source("graph.cu").launch("move_on", 1, 32, args)
-        finally:
-            for generator, (_, first) in zip(self.sources, self._drawn):
-                states.append((generator.counter - first) % 2**128)
-                generator.state = generator.seed, first
-        self._drawn = [(blocks, first) for blocks, (_, first) in zip(states, self._drawn)]
-        for i, (blocks, _) in enumerate(self._drawn):
+        self.counts[1] = self._graph(run, held, 1)
+        for i, blocks in enumerate(self._drawn):
             self._write(self._totals, 2 * i, [blocks % 2**64, blocks >> 64])
 
+    def repeat(self, run: Callable[[list], None], held: list, count: int) -> bool:
+        """Capture so many steps into one graph; whether that went well."""
+        with self.cupy.cuda.Device(self.repeater.index):
+            try:
+                self.counts[count] = self._graph(run, held, count)
+            except Exception:  # too little memory, or a layer that has changed: single steps go on as they are
+                return False
+        return True
+
+    def _graph(self, run: Callable[[list], None], held: list, count: int) -> Any:
+        graph: list = []
+        with replaced(held, lambda array: array) as used, self._capturing(graph):
+            for _ in range(count):
+                self._step(run)
+        self._used += used
+        return graph[0]
+
+    def _step(self, run: Callable[[list], None]) -> None:
+        self._first = [s.state for s in self.sources]
+        self._gather()
+        try:
+            with drawn_by(self):
+                run(self.inputs)
+        finally:
+            drawn = [(s.counter - first) % 2**128 for s, (_, first) in zip(self.sources, self._first)]
+            for generator, first in zip(self.sources, self._first):
+                generator.state = first
+        if self.counts and drawn != self._drawn:
+            raise RuntimeError("the step does not draw the same random numbers each time")
+        self._drawn = drawn
+        args = (self._table, self.samples, self._states, self._totals, len(self.sources))
+        source("graph.cu").launch("move_on", 1, 32, args)
+
     @contextmanager
-    def _capturing(self) -> Iterator[None]:
+    def _capturing(self, graph: list) -> Iterator[None]:
+        """What is done inside joins a graph, which is put into the list."""
         cuda = self.cupy.cuda
         pool, thread = self.cupy.get_default_pinned_memory_pool(), get_ident()
 
@@ -202,7 +230,7 @@ class Captured:
                     with suppress(Exception):  # it says again that the capture is lost, but must be called
                         stream.end_capture()
                     raise
-                self.graph = stream.end_capture()
+                graph.append(stream.end_capture())
         finally:
             cuda.set_pinned_memory_allocator(pool.malloc)
 
@@ -221,13 +249,13 @@ class Captured:
             if len(self.sources) == SOURCES:
                 raise RuntimeError(f"the step draws from more than {SOURCES} random generators")
             self.sources.append(generator)
-            self._drawn.append((generator.seed, generator.counter))
+            self._first.append(generator.state)
             self._at.append(None)
         i = found[0] if found else len(self.sources) - 1
         seed, counter = generator.advance(words)
-        if seed != self._drawn[i][0]:
+        if seed != self._first[i][0]:
             raise RuntimeError("the step sets the seed of a random generator")
-        distance = Distance((counter - self._drawn[i][1]) % 2**128)
+        distance = Distance((counter - self._first[i][1]) % 2**128)
         distance.state = self._states[i]
         return seed, distance
 
@@ -246,17 +274,35 @@ class Captured:
             self._words = words
         return False
 
-    def replay(self) -> None:
-        """Launch the step with the batch that was loaded; the host does not wait for it."""
+    def load_first(self, batch: Any, send: Callable[[Any], list]) -> bool:
+        """Let a graph of several steps find the first of its batches; False: only that one is on the device."""
         with self.cupy.cuda.Device(self.repeater.index):
-            for i, (generator, (blocks, _)) in enumerate(zip(self.sources, self._drawn)):
-                seed, counter = generator.advance(4 * blocks)
+            if self.repeater.at_home(batch, self.inputs) is None:
+                return False
+        self.load(batch, send)
+        return True
+
+    def replay(self, count: int = 1) -> None:
+        """Launch so many steps, from the batch that was loaded on; the host does not wait for them."""
+        with self.cupy.cuda.Device(self.repeater.index):
+            for i, (generator, blocks) in enumerate(zip(self.sources, self._drawn)):
+                seed, counter = generator.advance(4 * blocks * count)
                 if self._at[i] != (seed, counter):
                     self._write(self._states, 3 * i, [seed, counter % 2**64, counter >> 64])
-                self._at[i] = seed, (counter + blocks) % 2**128
-            self.graph.launch()
-            self._words[1] += self.samples
+                self._at[i] = seed, (counter + count * blocks) % 2**128
+            self.counts[count].launch()
+            self._words[1] += count * self.samples
             self._kept = None  # whatever takes its memory now comes later on the same stream
+
+    def timed(self) -> float:
+        """Launch a step, and wait for it; the seconds that it took."""
+        with self.cupy.cuda.Device(self.repeater.index):
+            stream = self.cupy.cuda.get_current_stream()
+            stream.synchronize()
+            start = perf_counter()
+            self.replay()
+            stream.synchronize()
+            return perf_counter() - start
 
     def again(self, run: Callable[[list], None], arrays: list, held: list) -> bool:
         """Do the step as it is written; whether it can still be repeated."""

@@ -5,9 +5,11 @@ gives to a macro. What was compiled is kept beside the emulator's libraries, by 
 """
 
 import itertools
+import json
 
 import pytest
 
+from benchmarks import resources
 from benchmarks.resources import ARCHITECTURES, FILES, compiled, variants
 from dlgpu.backend.cuda.source import STORAGE, Source, for_nvrtc, headers_hash, source
 from dlgpu.backend.emulator.compiler import KernelError
@@ -44,6 +46,25 @@ def test_errors_and_warnings_name_the_kernels_own_line(right, wrong, message):
     assert compiled(Source(KERNEL, "swish.cu"), (), "sm_90").keys() == {"swish"}
     with pytest.raises(KernelError, match=message):
         compiled(Source(KERNEL.replace(right, wrong), "swish.cu"), (), "sm_90")
+
+
+def test_the_committed_report_is_of_these_kernels_and_nothing_spills():
+    found, committed = resources.report(), json.loads(resources.RESULTS.read_text())
+    print(resources.written(found))
+    assert {name: ways for name, ways in found["kernels"].items() if any(r[2] for r in ways.values())} == {}
+    anew = "python -m benchmarks.resources --write"
+    assert committed["kernels"].keys() == found["kernels"].keys(), anew
+    if committed["nvrtc"] == found["nvrtc"]:  # another one gives other registers
+        assert committed == found, anew
+
+
+def test_the_report_has_all_ways_in_which_a_kernel_differs(monkeypatch):
+    monkeypatch.setattr(resources, "FILES", ["linear.cu", "counting.cu"])
+    kernels = json.loads(resources.written(resources.report()))["kernels"]
+    assert kernels["counting.cu count_each"].keys() == {"any"}
+    assert {*STORAGE, "EACH=1", "EACH=4", "ACTIVATION=gelu"} <= kernels["linear.cu product"].keys()
+    assert kernels["linear.cu product"]["float32"] == kernels["linear.cu product"]["EACH=4"]  # the default
+    assert kernels["linear.cu product"]["float64"][1] == 2 * kernels["linear.cu product"]["float32"][1]
 
 
 def test_a_kernel_that_spills_is_seen():

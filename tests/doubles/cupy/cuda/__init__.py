@@ -1,6 +1,7 @@
 """Stand-in for `cupy.cuda`: two devices that compute on the host, and streams whose order is checked."""
 
 import functools
+import time
 
 import numpy as np
 
@@ -36,7 +37,13 @@ class Device:
     def attributes(self):
         from dlgpu.backend.emulator import launcher
 
-        return {"MultiProcessorCount": MULTIPROCESSORS, "MaxSharedMemoryPerBlockOptin": launcher.SHARED}
+        return {
+            "ComputeCapabilityMajor": 9,
+            "ComputeCapabilityMinor": 0,
+            "ClockRate": 1000,
+            "MultiProcessorCount": MULTIPROCESSORS,
+            "MaxSharedMemoryPerBlockOptin": launcher.SHARED,
+        }
 
     def synchronize(self):
         _graph.capturing("waiting for a device")
@@ -81,7 +88,7 @@ class Stream:
 
     def record(self, event=None):
         event = event or Event()
-        event._clock = dict(self._line.clock)
+        event._clock, event._time = dict(self._line.clock), time.perf_counter()
         return event
 
     def begin_capture(self, mode=None):
@@ -112,7 +119,7 @@ class Event:
     """A place in a line of work, to wait for."""
 
     def __init__(self, block=False, disable_timing=False, interprocess=False):
-        self._clock = {}
+        self._clock, self._time, self._timed = {}, None, not disable_timing
 
     def record(self, stream=None):
         (stream or _null(_order.local.device)).record(self)
@@ -121,6 +128,15 @@ class Event:
         _graph.capturing("waiting for an event")
         _order.local.waits += 1
         _order.wait(self._clock)
+
+
+def get_elapsed_time(start_event, end_event):
+    for event in (start_event, end_event):
+        if event._time is None or not event._timed:
+            raise runtime.CUDARuntimeError("cudaErrorInvalidResourceHandle: invalid resource handle")
+        if any(_order.host.get(number, 0) < count for number, count in event._clock.items()):
+            raise runtime.CUDARuntimeError("cudaErrorNotReady: device not ready")
+    return (end_event._time - start_event._time) * 1e3
 
 
 class PinnedMemoryPointer(bytearray):
