@@ -13,6 +13,7 @@ from cupy.cuda.memory import OutOfMemoryError
 
 import dlgpu
 from dlgpu import layers
+from dlgpu.training import replay
 from tests.cuda.test_graph import captured, told
 
 RNG = np.random.default_rng(0)
@@ -26,10 +27,10 @@ def clean():
     gc.collect()
 
 
-def model_of(**compiled):
+def model_of(use_ema=True, **compiled):
     network = [layers.Dense(9, activation="gelu", name="first"), layers.BatchNormalization(), layers.Dropout(0.3)]
     model = dlgpu.Sequential([*network, layers.Dense(1, activation="sigmoid", name="last")])
-    optimizer = dlgpu.optimizers.Adam(global_clipnorm=1.0, use_ema=True)
+    optimizer = dlgpu.optimizers.Adam(global_clipnorm=1.0, use_ema=use_ema)
     model.compile(optimizer, "binary_crossentropy", metrics=["mae"], **compiled)
     model.build((None, 6))
     return model
@@ -104,6 +105,40 @@ def test_whatever_allocation_fails_the_model_is_as_before_that_step_and_trains_o
     else:
         raise AssertionError("no fit was without a failure")
     assert failures > 5
+
+
+@pytest.mark.filterwarnings("ignore:a training step cannot be captured")
+def test_steps_that_are_launched_together_go_on_one_by_one_where_memory_is_short(monkeypatch):
+    monkeypatch.setattr(replay, "MANY", 2)
+    monkeypatch.setattr(replay, "LOOK", 1e9)
+    start, counts = model_of(False).get_weights(), []
+    together = replay.Replay.run_together
+    monkeypatch.setattr(
+        replay.Replay, "run_together", lambda *a: [counts.append((len(a[2]), found := together(*a))), found][1]
+    )
+
+    def trained(number, **compiled):
+        model = model_of(False, **compiled)
+        model.set_weights(start)
+        dlgpu.set_random_seed(1)
+        fit(model, X[:64], Y[:64])
+        fit(model, X[:64], Y[:64])
+        with monkeypatch.context() as patched:
+            left = fails_at(number, patched)
+            try:
+                fit(model, X[:64], Y[:64])
+            except dlgpu.OutOfMemoryError:
+                for batch in range(model.optimizer.iterations - 32, 16):
+                    model.train_on_batch(X[4 * batch : 4 * batch + 4], Y[4 * batch : 4 * batch + 4])
+        return [*model.get_weights(), *model.optimizer.get_state().values()], next(left, None) is None
+
+    written, _ = trained(10**6, run_eagerly=True)
+    for number in range(1, 2000, 41):
+        found, failed = trained(number)
+        assert same(found, written)
+        if not failed:
+            break
+    assert {True, False} <= {done for _, done in counts}
 
 
 def test_the_error_names_the_layer_what_is_held_and_the_ways_out(monkeypatch):
