@@ -23,8 +23,9 @@ pool = cupy.get_default_memory_pool()
 
 @pytest.fixture(autouse=True)
 def clean():
-    """Nothing that another test left is collected in the middle of one."""
+    """Nothing that another test left is collected in the middle of one, or is room for it."""
     gc.collect()
+    pool.free_all_blocks()
 
 
 def model_of(use_ema=True, **compiled):
