@@ -5,9 +5,9 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
-_clock = itertools.count()
+clock = itertools.count()
 
 
 class Node:
@@ -26,13 +26,21 @@ class Node:
         self.edges = edges
         self.vjp = vjp
         self.outputs = outputs
-        self.order = next(_clock)
+        self.order = next(clock)
 
     def pull(self, gradients: list) -> Sequence:
         """Gradients of the inputs from those of the outputs (None for an output that nothing used)."""
         if type(self.vjp) is tuple:
             return [vjp(*gradients) if edge else None for vjp, edge in zip(self.vjp, self.edges)]
         return self.vjp(*gradients)
+
+    def let_go(self) -> None:
+        """Keep nothing any more of what the gradients need."""
+        self.vjp = _gone
+
+
+def _gone(*gradients: Any) -> NoReturn:
+    raise RuntimeError("a gradient is asked for again of a tape that was let go as it was walked")
 
 
 class _State(threading.local):
@@ -62,7 +70,13 @@ def no_grad() -> Any:
     return set_recording(False)
 
 
-def gradients(roots: Sequence[tuple], seeds: Sequence[Any], wanted: Callable[[Node], bool], create_graph: bool) -> dict:
+def gradients(
+    roots: Sequence[tuple],
+    seeds: Sequence[Any],
+    wanted: Callable[[Node], bool],
+    create_graph: bool,
+    once: bool = False,
+) -> dict:
     """Walk the tape from `roots` and collect the gradients that arrive at wanted nodes.
 
     Args:
@@ -70,6 +84,7 @@ def gradients(roots: Sequence[tuple], seeds: Sequence[Any], wanted: Callable[[No
         seeds: the gradient at each root; whatever supports `+` among its kind.
         wanted: says at which nodes the walk ends and the gradient is kept.
         create_graph: record the walk itself, so that the gradients can be differentiated again.
+        once: let the tape go on the way, whose memory then serves the gradients.
     Returns:
         node -> list with a gradient, or None, for each of its outputs.
     """
@@ -97,4 +112,6 @@ def gradients(roots: Sequence[tuple], seeds: Sequence[Any], wanted: Callable[[No
                 for edge, gradient in zip(node.edges, node.pull(arrived)):
                     if edge is not None and gradient is not None:
                         arrive(edge, gradient)
+                if once:
+                    node.let_go()
     return kept

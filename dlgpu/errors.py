@@ -7,6 +7,10 @@ class DeviceError(RuntimeError):
     """A device that is unknown, not there, or that cannot do what was asked."""
 
 
+class OutOfMemoryError(MemoryError):
+    """Training, evaluating or predicting needed more memory than there is; the model is as it was before."""
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str], spellings: Iterable[str] = ()) -> str:
     """The message for a name that nothing is registered under, with the nearest known name.
 

@@ -188,6 +188,10 @@ class OutputNode(autograd.Node):
             return [vjp(*gradients, output) if edge else None for vjp, edge in zip(self.vjp, self.edges)]
         return self.vjp(*gradients, output)
 
+    def let_go(self) -> None:
+        super().let_go()
+        self.array = None
+
 
 def to_array(value: Any, dtype: Any = None, where: str | Device | None = None) -> Any:
     """`value` as a bare array; see Tensor for the rules."""
@@ -228,21 +232,25 @@ def wrap(array: Any, edge: tuple[autograd.Node, int] | None = None) -> Tensor:
     return tensor
 
 
-def record(array: Any, inputs: Sequence[Any], vjp: Callable | tuple[Callable, ...], with_output: bool = False) -> Any:
+def record(
+    array: Any, inputs: Sequence[Any], vjp: Callable | tuple[Callable | None, ...], with_output: bool = False
+) -> Any:
     """The result of an operation as a Tensor, with its place on the tape.
 
     Args:
         array: the output array, or a tuple of several.
         inputs: the operation's inputs; those that are not Tensors are constants.
         vjp: from the gradients of the outputs (Tensors; None for one of several that nothing used) to a tuple of the
-            inputs' gradients; or a tuple of such functions, one for each input. Written with `dlgpu.ops`, so that
-            it can be differentiated again.
+            inputs' gradients; or a tuple of such functions, one for each input, of which those are let go that no
+            gradient will need. Written with `dlgpu.ops`, so that it can be differentiated again.
         with_output: pass the output Tensor to vjp, after the gradient. For operations of one output.
     """
     several = type(array) is tuple
     if autograd.recording():
         edges = tuple([t.edge if isinstance(t, Tensor) else None for t in inputs])
         if any(edges):
+            if type(vjp) is tuple and not all(edges):  # what the others hold is not needed
+                vjp = tuple([v if edge else None for v, edge in zip(vjp, edges)])
             if with_output:
                 node: Any = OutputNode(edges, vjp)
                 node.array = array

@@ -120,6 +120,11 @@ class Layer(Weights, Configurable):
         """The mask of the output: the input's where `supports_masking`, else none."""
         return mask if self.supports_masking else None
 
+    @property
+    def unwrapped(self) -> "Layer":
+        """The layer that files of weights name: this one, or the one that it only runs in another way."""
+        return self
+
     # -- use
 
     def __call__(self, inputs: Any, *, training: bool | None = None, **kwargs: Any) -> Any:

@@ -45,9 +45,10 @@ def _pairs(layer: Layer, group: Any) -> Iterator[tuple[Any, Any]]:
     for attribute, value in [*vars(layer).items(), ("layers", list(getattr(layer, "layers", ())))]:
         taken: dict[str, int] = {}
         if isinstance(value, Layer) and attribute in group:
-            yield from _pairs(value, group[attribute])
+            yield from _pairs(value.unwrapped, group[attribute])
         for inner in value if isinstance(value, (list, tuple)) else ():
             if isinstance(inner, Layer) and attribute in group:
+                inner = inner.unwrapped
                 name = snake_case(type(inner).__name__)
                 taken[name] = taken.get(name, -1) + 1
                 place = f"{attribute}/{name}_{taken[name]}" if taken[name] else f"{attribute}/{name}"

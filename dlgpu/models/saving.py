@@ -181,7 +181,8 @@ def _walk(layer: Layer, prefix: str, found: dict, walked: set) -> None:
     walked.add(id(layer))
     taken: dict[str, int] = {}
     own = sorted(layer._weights, key=lambda w: not w.trainable)
-    named = chain(((w, w.name) for w in own), ((x, snake_case(type(x).__name__)) for x in layer.sublayers()))
+    inner = [x.unwrapped for x in layer.sublayers()]
+    named = chain(((w, w.name) for w in own), ((x, snake_case(type(x).__name__)) for x in inner))
     seen: set[int] = set()
     for item, name in named:
         if id(item) in seen:

@@ -5,12 +5,28 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+from dlgpu.autograd import recording
 from dlgpu.backend.narrow import in_float32, is_narrow
 from dlgpu.backend.reference import activation as kernels
 from dlgpu.backend.reference import special
 from dlgpu.errors import unknown_name
-from dlgpu.ops.differentiation import with_composite
-from dlgpu.ops.elementwise import absolute, astype, clip, exp, expm1, floating, greater, less, raw, sign, tanh, where
+from dlgpu.ops.differentiation import pull_back, with_composite
+from dlgpu.ops.elementwise import (
+    absolute,
+    astype,
+    clip,
+    exp,
+    expm1,
+    floating,
+    greater,
+    less,
+    maximum,
+    raw,
+    sign,
+    sum_to,
+    tanh,
+    where,
+)
 from dlgpu.ops.linear import matmul
 from dlgpu.tensor import Tensor, record, wrap
 
@@ -29,17 +45,31 @@ def activation(x: Any, name: str, bias: Tensor | None = None) -> Tensor:
     """
     x, bias = floating(x), checked_bias(x, bias, name)
     array, saved = kernels.bias_activation(x.array, raw(bias), name)
+    if name == "linear":
+        saved = None
+    width, dtype = x.shape[-1:], x.dtype
+    wants_bias = bias is not None and bias.requires_grad
+    sources = [t if t is None else wrap(None, t.edge) for t in (x, bias)]  # not their values: `saved` is kept
 
-    def vjp(grad: Tensor) -> tuple:
-        if bias is None or not bias.requires_grad:
-            return wrap(kernels.activation_backward(grad.array, saved, name)), None
-        grad_z, grad_bias = kernels.bias_activation_backward(grad.array, saved, name)
+    def vjp(grad: Tensor, *output: Tensor) -> tuple:
+        if recording():
+            grad_z = differentiable(grad, *output)
+            return grad_z, sum_to(grad_z, width) if wants_bias else None
+        kept = grad.array if saved is None else saved
+        if not wants_bias:
+            return wrap(kernels.activation_backward(grad.array, kept, name)), None
+        grad_z, grad_bias = kernels.bias_activation_backward(grad.array, kept, name)
         return wrap(grad_z), wrap(grad_bias)
 
-    def composite(x: Tensor, bias: Tensor | None) -> Tensor:
-        return COMPOSITES[name](x if bias is None else x + bias)
+    def differentiable(grad: Tensor, *output: Tensor) -> Tensor:
+        if name in SLOPES:
+            return grad * SLOPES[name](*output)
+        if saved is None:
+            return grad
+        z = record(saved.astype(dtype, copy=False), sources, (lambda g: g, lambda g: sum_to(g, width)))
+        return pull_back([COMPOSITES[name](z)], [grad], [z], create_graph=True)[0]
 
-    return record(array, (x, bias), with_composite(vjp, composite, (x, bias)))
+    return record(array, (x, bias), vjp, with_output=name in SLOPES)
 
 
 def dense(x: Any, kernel: Tensor, bias: Tensor | None = None, activation: Activation = "linear") -> Tensor:
@@ -65,10 +95,15 @@ def dense(x: Any, kernel: Tensor, bias: Tensor | None = None, activation: Activa
     lead, features = x.shape[:-1], x.shape[-1]
     rows = x.array.reshape(math.prod(lead), features)
     output, saved = kernels.dense(rows, kernel.array, raw(bias), name)
+    flat = output.shape
+    if name == "linear":
+        saved = None  # any array will do for its derivative
 
     def vjp(grad: Tensor) -> tuple:
         needed = (x.requires_grad, kernel.requires_grad, bias is not None and bias.requires_grad)
-        grads = kernels.dense_backward(grad.array.reshape(saved.shape), rows, kernel.array, saved, name, needed)
+        grad_rows = grad.array.reshape(flat)
+        kept = grad_rows if saved is None else saved
+        grads = kernels.dense_backward(grad_rows, rows, kernel.array, kept, name, needed)
         grad_x = grads[0].reshape(x.shape) if needed[0] else None
         return tuple(None if g is None else wrap(g) for g in (grad_x, *grads[1:]))
 
@@ -168,6 +203,11 @@ def within(z: Tensor, limit: float, inside: Tensor, outside: Any) -> Tensor:
     return where(less(absolute(z), limit), inside, outside)
 
 
+def inside(y: Tensor, low: float, high: float) -> Tensor:
+    """1 where low < y < high, else 0."""
+    return astype(greater(y, low), y.dtype) * astype(less(y, high), y.dtype)
+
+
 def _hard_sigmoid(z: Tensor) -> Tensor:
     return within(z, 3, z * (1 / 6) + 0.5, astype(greater(z, 0), z.dtype))
 
@@ -207,4 +247,19 @@ COMPOSITES: dict[str, Callable[[Tensor], Tensor]] = {
     "mish": lambda z: z * tanh(softplus(z)),
     "gelu": lambda z: z * normal_cdf(z),
     "gelu_tanh": _gelu_tanh,
+}
+
+# The derivatives of those that are kept by their outputs, as functions of these.
+SLOPES: dict[str, Callable[[Tensor], Any]] = {
+    "relu": lambda y: astype(greater(y, 0), y.dtype),
+    "leaky_relu": lambda y: maximum(astype(greater(y, 0), y.dtype), kernels.LEAKY_SLOPE),
+    "relu6": lambda y: inside(y, 0, 6),
+    "elu": lambda y: where(greater(y, 0), 1, y + 1),
+    "selu": lambda y: where(greater(y, 0), kernels.SELU_SCALE, y + kernels.SELU_SCALE * kernels.SELU_ALPHA),
+    "sigmoid": lambda y: y * (1 - y),
+    "tanh": lambda y: 1 - y * y,
+    "exponential": lambda y: y,
+    "softplus": lambda y: -expm1(-y),
+    "hard_sigmoid": lambda y: inside(y, 0, 1) * (1 / 6),
+    "hard_tanh": lambda y: inside(y, -1, 1),
 }

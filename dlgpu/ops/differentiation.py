@@ -95,17 +95,19 @@ def fresh(value: Any) -> Tensor:
     return Tensor(value, requires_grad=True)
 
 
-def pull_back(outputs: Sequence, seeds: Sequence, inputs: Sequence[Tensor], create_graph: bool = False) -> list:
+def pull_back(
+    outputs: Sequence, seeds: Sequence, inputs: Sequence[Tensor], create_graph: bool = False, once: bool = False
+) -> list:
     """The gradients of `outputs`, weighted by `seeds` (None: ones), with respect to each of `inputs`.
 
-    The walk ends at the inputs: they are held fixed towards each other.
+    The walk ends at the inputs: they are held fixed towards each other. With `once` it lets the tape go behind it.
 
     Returns:
         a Tensor for each input, or None where no output depends on it.
     """
     pairs = [(o.edge, o._seed(s)) for o, s in zip(outputs, seeds) if o.edge is not None]
     nodes = {t.edge[0] for t in inputs if t.edge is not None}
-    kept = autograd.gradients([p[0] for p in pairs], [p[1] for p in pairs], nodes.__contains__, create_graph)
+    kept = autograd.gradients([p[0] for p in pairs], [p[1] for p in pairs], nodes.__contains__, create_graph, once)
     return [kept[t.edge[0]][t.edge[1]] if t.edge is not None and t.edge[0] in kept else None for t in inputs]
 
 

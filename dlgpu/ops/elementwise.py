@@ -77,13 +77,22 @@ def total(array: Any, axes: Any, keepdims: bool = False) -> Any:
     return array.sum(axis=axes, dtype=np.float32, keepdims=keepdims).astype(array.dtype)
 
 
-def fit(gradient: Tensor, like: Any) -> Tensor | None:
-    """Sum a gradient over the axes along which `like` was broadcast, and give it the dtype of `like`."""
-    if not isinstance(like, Tensor):
+Like = tuple[tuple, Any]
+
+
+def like(operand: Any) -> Like | None:
+    """Shape and dtype of a Tensor, for `fit`, which then needs none of its values to be kept; None for a number."""
+    return (operand.array.shape, operand.array.dtype) if isinstance(operand, Tensor) else None
+
+
+def fit(gradient: Tensor, like: Like | None) -> Tensor | None:
+    """Sum a gradient over the axes along which an operand was broadcast, and give it the operand's dtype."""
+    if like is None:
         return None
-    if gradient.shape != like.shape:
-        gradient = sum_to(gradient, like.shape)
-    return gradient if gradient.dtype == like.dtype else astype(gradient, like.dtype)
+    shape, dtype = like
+    if gradient.shape != shape:
+        gradient = sum_to(gradient, shape)
+    return gradient if gradient.dtype == dtype else astype(gradient, dtype)
 
 
 def sum_to(x: Tensor, shape: tuple) -> Tensor:
@@ -113,29 +122,35 @@ def astype(x: Tensor, dtype: Any) -> Tensor:
 def add(a: Any, b: Any) -> Tensor:
     """a + b."""
     a, b = operands(a, b)
-    return record(combined(operator.add, a, b), (a, b), (lambda grad: fit(grad, a), lambda grad: fit(grad, b)))
+    array, by_a, by_b = combined(operator.add, a, b), like(a), like(b)
+    return record(array, (a, b), (lambda grad: fit(grad, by_a), lambda grad: fit(grad, by_b)))
 
 
 def subtract(a: Any, b: Any) -> Tensor:
     """a - b."""
     a, b = operands(a, b)
-    return record(combined(operator.sub, a, b), (a, b), (lambda grad: fit(grad, a), lambda grad: fit(-grad, b)))
+    array, by_a, by_b = combined(operator.sub, a, b), like(a), like(b)
+    return record(array, (a, b), (lambda grad: fit(grad, by_a), lambda grad: fit(-grad, by_b)))
 
 
 def multiply(a: Any, b: Any) -> Tensor:
     """a * b."""
     a, b = operands(a, b)
-    return record(combined(operator.mul, a, b), (a, b), (lambda grad: fit(grad * b, a), lambda grad: fit(grad * a, b)))
+    array, by_a, by_b = combined(operator.mul, a, b), like(a), like(b)
+    return record(array, (a, b), (lambda grad: fit(grad * b, by_a), lambda grad: fit(grad * a, by_b)))
 
 
 def divide(a: Any, b: Any) -> Tensor:
     """a / b; integers divide as float32."""
     a, b = operands(a, b)
     a, b = (floating(x) if isinstance(x, Tensor) else x for x in (a, b))
+    array, by_a, by_b = combined(operator.truediv, a, b), like(a), like(b)
+    if not _varies(b):
+        return record(array, (a, b), (lambda grad: fit(grad / b, by_a), None))
     return record(
-        combined(operator.truediv, a, b),
+        array,
         (a, b),
-        (lambda grad, out: fit(grad / b, a), lambda grad, out: fit(-(grad / b) * out, b)),
+        (lambda grad, out: fit(grad / b, by_a), lambda grad, out: fit(-(grad / b) * out, by_b)),
         with_output=True,
     )
 
@@ -143,21 +158,27 @@ def divide(a: Any, b: Any) -> Tensor:
 def power(a: Any, b: Any) -> Tensor:
     """a ** b."""
     a, b = operands(a, b)
-    array = combined(operator.pow, a, b)
+    array, by_a, by_b = combined(operator.pow, a, b), like(a), like(b)
 
-    def by_base(grad: Tensor, out: Tensor) -> Tensor | None:
+    def by_base(grad: Tensor, *_: Tensor) -> Tensor | None:
         if isinstance(b, Tensor):
             # 0 * a ** -1 is nan at a = 0; the derivative of a constant 1 is 0
             flat = wrap((a.array == 0) & (b.array == 0))
-            return fit(grad * b * power(a, where(flat, 1, b - 1)), a)
-        return fit(grad * 0 if b == 0 else grad if b == 1 else grad * (a ** (b - 1) * b), a)
+            return fit(grad * b * power(a, where(flat, 1, b - 1)), by_a)
+        return fit(grad * 0 if b == 0 else grad if b == 1 else grad * (a ** (b - 1) * b), by_a)
 
     def by_exponent(grad: Tensor, out: Tensor) -> Tensor | None:
         base = a if isinstance(a, Tensor) else wrap(array_namespace(b.array).full_like(b.array, a))
         zero = equal(base, 0)  # 0 ** b is flat for b > 0; log(0) would make it nan
-        return fit(where(zero, 0, grad * out * log(where(zero, 1, base))), b)
+        return fit(where(zero, 0, grad * out * log(where(zero, 1, base))), by_b)
 
+    if not _varies(b):
+        return record(array, (a, b), (by_base, None))
     return record(array, (a, b), (by_base, by_exponent), with_output=True)
+
+
+def _varies(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.requires_grad
 
 
 def maximum(a: Any, b: Any) -> Tensor:
@@ -175,7 +196,7 @@ def minimum(a: Any, b: Any) -> Tensor:
 def _choose(ufunc: Any, wins: Any, a: Any, b: Any) -> Tensor:
     def share(grad: Tensor, mine: Any, other: Any) -> Tensor | None:
         # by who loses, not by who wins: NaN does neither, and passes its gradient on
-        return fit(where(wins(other, mine), 0, where(equal(a, b), grad * 0.5, grad)), mine)
+        return fit(where(wins(other, mine), 0, where(equal(a, b), grad * 0.5, grad)), like(mine))
 
     return record(combined(ufunc, a, b), (a, b), (lambda grad: share(grad, a, b), lambda grad: share(grad, b, a)))
 
@@ -274,23 +295,25 @@ def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
     if isinstance(low, float) or isinstance(high, float):
         x = floating(x)
     x = as_tensor(x)
-    array = combined(lambda x, _: array_namespace(x).clip(x, low, high), x, None)
+
+    def clipped() -> Any:
+        return combined(lambda x, _: array_namespace(x).clip(x, low, high), x, None)
 
     def vjp(grad: Tensor) -> tuple:
+        array = clipped()  # once more, and not kept
         return (where(wrap((array < x.array) | (array > x.array)), 0, grad),)
 
-    return record(array, (x,), vjp)
+    return record(clipped(), (x,), vjp)
 
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """`a` where condition holds, else `b`; nothing flows to the one that was not chosen."""
     a, b = operands(a, b)
     condition = together(condition, *[x for x in (a, b) if isinstance(x, Tensor)])[0]
-    chosen = condition.array.astype(bool, copy=False)
+    chosen = wrap(condition.array.astype(bool, copy=False))
+    array, by_a, by_b = combined(partial(array_namespace(chosen.array).where, chosen.array), a, b), like(a), like(b)
     return record(
-        combined(partial(array_namespace(chosen).where, chosen), a, b),
-        (a, b),
-        (lambda grad: fit(where(condition, grad, 0), a), lambda grad: fit(where(condition, 0, grad), b)),
+        array, (a, b), (lambda grad: fit(where(chosen, grad, 0), by_a), lambda grad: fit(where(chosen, 0, grad), by_b))
     )
 
 

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from dlgpu.backend.reference import linear as kernels
-from dlgpu.ops.elementwise import fit, operands
+from dlgpu.ops.elementwise import fit, like, operands
 from dlgpu.ops.shape import reshape, swapaxes
 from dlgpu.tensor import Tensor, record
 
@@ -26,11 +26,12 @@ def matmul(a: Any, b: Any) -> Tensor:
     if b.ndim == 2 and a.ndim > 2:  # one product over all rows, not one for each batch
         rows = math.prod(a.shape[:-1])
         return reshape(matmul(reshape(a, (rows, a.shape[-1])), b), (*a.shape[:-1], b.shape[-1]))
+    by_a, by_b = like(a), like(b)
     return record(
         kernels.matmul(a.array, b.array),
         (a, b),
         (
-            lambda grad: fit(matmul(grad, swapaxes(b, -1, -2)), a),
-            lambda grad: fit(matmul(swapaxes(a, -1, -2), grad), b),
+            lambda grad: fit(matmul(grad, swapaxes(b, -1, -2)), by_a),
+            lambda grad: fit(matmul(swapaxes(a, -1, -2), grad), by_b),
         ),
     )

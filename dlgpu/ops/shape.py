@@ -92,11 +92,13 @@ def concatenate(tensors: Sequence, axis: int = 0) -> Tensor:
     array = array_namespace(inputs[0].array).concatenate([t.array for t in inputs], axis=axis)
     lead = (slice(None),) * axis_of(axis, array.ndim)
     ends = accumulate(t.shape[axis] for t in inputs)
-    return record(array, inputs, tuple(_cut((*lead, slice(e - t.shape[axis], e)), t) for e, t in zip(ends, inputs)))
+    return record(
+        array, inputs, tuple(_cut((*lead, slice(e - t.shape[axis], e)), t.dtype) for e, t in zip(ends, inputs))
+    )
 
 
-def _cut(place: tuple, like: Tensor) -> Any:
-    return lambda grad: astype(grad[place], like.dtype)
+def _cut(place: tuple, dtype: Any) -> Any:
+    return lambda grad: astype(grad[place], dtype)
 
 
 def stack(tensors: Sequence, axis: int = 0) -> Tensor:

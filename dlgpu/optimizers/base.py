@@ -240,14 +240,21 @@ class Optimizer(ArgumentChecks, Configurable):
             waiting = kept.slots["accumulated_gradient"]
             waiting += kept.flat.gradients
             if due:
-                kept.flat.gradients[...] = waiting / self.gradient_accumulation_steps
+                kept.flat.gradients[...] = waiting
+                kept.flat.gradients /= self.gradient_accumulation_steps
                 waiting[...] = 0
 
     def _follow(self, momentum: float) -> None:
-        """average += (1 - momentum) * (values - average)"""
+        """average += (1 - momentum) * (values - average)
+
+        It takes no memory, which could be missing now that the values have changed: the gradients have served.
+        """
         for kept in self.kept:
-            average = kept.slots["average"]
-            average += (1 - momentum) * (kept.flat.values - average)
+            average, step = kept.slots["average"], kept.flat.gradients
+            step[...] = kept.flat.values
+            step -= average
+            step *= 1 - momentum
+            average += step
 
     def finalize(self) -> None:
         """Let the running means take the place of the values, if there are any: the end of training."""

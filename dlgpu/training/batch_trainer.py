@@ -137,7 +137,7 @@ class BatchTrainer:
         if class_weight is not None:
             data = with_class_weight(data, class_weight)
         step.begin_training()
-        with step.objective.run():
+        with step.shortage, step.objective.run():
             step.objective.reset()
             step.train(data.take(slice(None)))
             return self._values(step.objective.results(), return_dict)
@@ -145,7 +145,7 @@ class BatchTrainer:
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
         """The loss, or a list of the loss and the metrics, of one batch, without training."""
         step, data = self._require_compiled(), self._one_batch(x, y, sample_weight)
-        with step.objective.run():
+        with step.shortage, step.objective.run():
             step.objective.reset()
             step.evaluate(data.take(slice(None)))
             return self._values(step.objective.results(), return_dict)

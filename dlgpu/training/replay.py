@@ -9,6 +9,7 @@ import numpy as np
 
 from dlgpu.backend import held
 from dlgpu.backend.devices import Device, to_host
+from dlgpu.backend.memory import give_back, is_shortage
 from dlgpu.backend.repeater import digest
 from dlgpu.data import Batch, Rows
 from dlgpu.training.settings import Settings, drawn
@@ -61,8 +62,9 @@ class Replays:
                     self.run(step, each)
             return
         if type(found) is Replay:
-            if not found.run(step, batch):
-                self._give_up(layout, "it does not do the same each time")
+            problem = found.run(step, batch) if found.tried else self._tried(found, step, batch)
+            if problem is not None:
+                self._give_up(layout, problem)
         elif found == 1:
             made = Replay.recorded(step, batch, self.repeater)
             self._known[layout] = made
@@ -73,7 +75,20 @@ class Replays:
                 self._known[layout] = 1
                 if sum(type(r) is Replay for r in self._known.values()) >= self.repeater.most:
                     self._give_up(layout, f"batches have more than {self.repeater.most} different shapes")
-            step.run(*step.place(batch), batch.samples, step.prepare)
+            _as_written(step, lambda: _run(step, batch)(step.sent(batch)))
+
+    def _tried(self, found: "Replay", step: Any, batch: Batch | Rows) -> str | None:
+        """Try a recording, and why it cannot be trusted. It may be all that there is too little memory for."""
+        try:
+            return found.run(step, batch)
+        except Exception as error:
+            if not is_shortage(error):
+                raise
+        found.recording = None
+        step.forget()
+        give_back(step.device)
+        _as_written(step, lambda: _run(step, batch)(step.sent(batch)))
+        return "there is too little memory for it beside the step as it is written, with which it is compared"
 
     def together(self, step: Any, batch: Batch | Rows, most: int) -> int:
         """How many steps on batches such as this one, of which `most` follow each other, are done at once."""
@@ -128,26 +143,29 @@ class Replay:
     def recorded(cls, step: Any, batch: Batch | Rows, repeater: Any) -> "Replay":
         """Run a step and record it."""
         before = step.settings(), drawn()
-        recording = _counted(step, lambda: repeater.record(_run(step, batch), batch, step.sent, list(step.holders())))
+        recording = _as_written(
+            step, lambda: repeater.record(_run(step, batch), batch, step.sent, list(step.holders()))
+        )
         counts = (step.settings(), drawn()) != before
         problem = (
             "a layer changes while it runs, or draws numbers that are not dlgpu's" if counts else recording.problem
         )
         return cls(recording, problem, repeater.together)
 
-    def run(self, step: Any, batch: Batch | Rows) -> bool:
-        """The step on another batch; whether the recording can be trusted.
+    def run(self, step: Any, batch: Batch | Rows) -> str | None:
+        """The step on another batch; why the recording cannot be trusted, if so.
 
         It is tried first, and again when an input changes for the first time.
         """
         if self.recording.load(batch, step.sent) or not self.tried:
-            return _counted(step, partial(self._trial, step, batch, step.sent(batch)))
+            same = _as_written(step, partial(self._trial, step, batch, step.sent(batch)))
+            return None if same else "it does not do the same each time"
         self._runs += 1
         if self._runs == MANY and self.limit > 1:
             self._seconds = _counted(step, self.recording.timed)
         else:
             _counted(step, self.recording.replay)
-        return True
+        return None
 
     def together(self, most: int) -> int:
         """How many of `most` steps are done at once, up to the limit: equal parts, each as long as LOOK at most."""
@@ -175,7 +193,14 @@ class Replay:
             self._refused.add(count)
             return False
         step.prepare()
-        before = Snapshot(step, recording.sources)
+        try:
+            before = Snapshot(step, recording.sources)
+        except Exception as error:
+            step.optimizer.take_back()
+            if not is_shortage(error):
+                raise
+            self._refused.add(count)
+            return False
         recording.replay(count)
         replayed = before.digests()
         before.restore()
@@ -214,9 +239,19 @@ def _counted(step: Any, function: Callable, count: int = 1) -> Any:
         raise
 
 
+def _as_written(step: Any, function: Callable) -> Any:
+    """What `function` returns, which does a step, for the first time perhaps; if it fails nothing of it stays."""
+    undo = step.passing.noted()
+    try:
+        return _counted(step, function)
+    except BaseException:
+        undo()
+        raise
+
+
 def _run(step: Any, batch: Batch | Rows) -> Callable[[list], None]:
     """The step as it is written, from the arrays of the batch; the optimizer has counted it."""
-    return lambda arrays: step.run(*step.arranged(batch, arrays), batch.samples, lambda: None)
+    return lambda arrays: step.run(*step.arranged(batch, arrays), batch.samples)
 
 
 class Snapshot:

@@ -1,6 +1,6 @@
 """The step: everything that is done with one batch. The one place that runs forward, loss, backward and update."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dlgpu.autograd import no_grad
@@ -14,6 +14,8 @@ from dlgpu.parameters import FlatParameters, flatten
 from dlgpu.tensor import Tensor, wrap
 from dlgpu.training.replay import Replays
 from dlgpu.training.settings import Settings
+from dlgpu.training.shortage import Shortage
+from dlgpu.training.undo import Passing, states_of
 
 
 class Step:
@@ -32,6 +34,7 @@ class Step:
         self.flats: list[FlatParameters] = []
         self.device: Device | None = None
         self.replays = Replays()
+        self.shortage = Shortage(self)
         self.begin()
 
     def begin(self) -> None:
@@ -44,6 +47,12 @@ class Step:
             self.objective.to(self.device)
             self.penalized = [w for w in self.model.trainable_weights if w.regularizer is not None]
 
+    def forget(self) -> None:
+        """Let go of recorded steps, and of the memory in which batches were sent."""
+        self.replays.forget()
+        if self.device is not None:
+            self.send = self.device.sender()
+
     def begin_training(self) -> None:
         """Put the trainable weights into the flat buffer, unless they are there; the optimizer's state is kept."""
         self.begin()
@@ -51,11 +60,13 @@ class Step:
         if not parameters:
             why = "is every layer frozen?" if self.model.weights else "its layers must be made in __init__, not in call"
             raise ValueError(f"the model has no trainable weights: {why}")
-        flats = flatten(parameters, self.flats)
-        if flats != self.flats:
-            self.flats = flats
-            self.replays.forget()
-        self.optimizer.build(flats)
+        with self.shortage:
+            flats = flatten(parameters, self.flats)
+            if flats != self.flats:
+                self.flats = flats
+                self.replays.forget()
+            self.optimizer.build(flats)
+        self.passing = Passing(self.model)
         self.replays.begin(self.device, self.settings)
 
     def settings(self) -> Settings:
@@ -69,7 +80,7 @@ class Step:
         """Forward, loss, backward and update on each; the loss and metrics join the epoch's sums."""
         if not all(flat.in_place() for flat in self.flats):  # another model has trained a shared layer since
             self.begin_training()
-        with self.optimizer.overflowing():
+        with self.shortage, self.optimizer.overflowing():
             self.replays.run(self, *batches)
         for batch in batches:
             self.objective.samples += batch.samples
@@ -96,23 +107,21 @@ class Step:
         if waiting:
             yield waiting
 
-    def run(self, x: Any, y: list, sample_weight: list, samples: int, prepare: Callable[[], None]) -> None:
-        """Forward, loss, backward and update: all that a step does with arrays.
+    def run(self, x: Any, y: list, sample_weight: list, samples: int) -> None:
+        """Forward, loss, backward and update: all that a step does with arrays. The optimizer has counted the step.
 
         Args:
             x, y, sample_weight: from `place`.
             samples: the length of the batch.
-            prepare: the optimizer's host part, called when nothing can fail any more.
         """
         outputs, loss = self._forward(x, y, sample_weight, training=True)
         if not loss.requires_grad:
             raise ValueError("the loss does not depend on any trainable weight: is every layer frozen?")
         scaled = self.optimizer.scale_loss(loss)
         for flat in self.flats:
-            flat.set_gradients(pull_back([scaled], [None], flat.parameters))
-        prepare()
-        self.optimizer.change()
+            flat.set_gradients(pull_back([scaled], [None], flat.parameters, once=len(self.flats) == 1))
         self._count(y, outputs, sample_weight, loss, samples)
+        self.optimizer.change()  # last, so that where memory runs out before no weight has changed
 
     def prepare(self) -> None:
         """The host's part of an update."""
@@ -124,13 +133,12 @@ class Step:
         yield from ((v, "array") for metric in self.objective.metrics for v in metric.variables)
         yield from ((w, "array") for w in self.model.weights)
         for layer in self.model._with_inner():
-            states = getattr(layer, "states", None)  # of a stateful layer
-            yield from ((s, "array") for s in (states if isinstance(states, list) else ()) if isinstance(s, Tensor))
+            yield from ((s, "array") for s in states_of(layer))
         yield from self.optimizer.holders()
 
     def evaluate(self, batch: Batch | Rows) -> None:
         """Forward and loss; they join the sums."""
-        with no_grad():
+        with self.shortage, no_grad():
             x, y, sample_weight = self.place(batch)
             outputs, loss = self._forward(x, y, sample_weight, training=False)
             self._count(y, outputs, sample_weight, loss, batch.samples)
@@ -138,9 +146,9 @@ class Step:
 
     def predict(self, batch: Batch | Rows) -> Any:
         """The outputs on a batch, as NumPy arrays."""
-        with no_grad():
+        with self.shortage, no_grad():
             outputs = self.model(self.place(Batch(batch.x))[0], training=False)
-        return map_structure(lambda t: t.numpy(), outputs)
+            return map_structure(lambda t: t.numpy(), outputs)
 
     def place(self, batch: Batch | Rows) -> tuple[Any, list, list]:
         """The batch as Tensors on the model's device: inputs, and lists of targets and weights for each output."""

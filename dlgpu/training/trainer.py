@@ -128,7 +128,7 @@ class Trainer(BatchTrainer):
             validation=validation_data is not None,
         )
         self.stop_training, self.history, warned = False, history, False
-        with step.objective.run(), deferred_interrupt() as interrupt:
+        with step.shortage, step.objective.run(), deferred_interrupt() as interrupt:
             try:
                 run.call("on_train_begin", {})
                 for epoch in range(initial_epoch, epochs):
@@ -220,7 +220,7 @@ class Trainer(BatchTrainer):
 
     def _evaluate(self, data: Any, steps: int | None, run: CallbackList) -> dict[str, Any]:
         step = self._require_compiled()
-        with step.objective.run():
+        with step.shortage, step.objective.run():
             step.objective.reset()
             run.call("on_test_begin", {})
             logs: Mapping = Results(step.objective)

@@ -223,6 +223,15 @@ def test_generators_of_random_numbers_go_on_as_they_would():
     assert all(captured(model))
 
 
+def test_blocks_that_are_computed_again_are_captured():
+    def make(**compiled):
+        inner = [layers.Dense(6, "gelu"), layers.BatchNormalization(), layers.Dropout(0.4), layers.Dense(6, "tanh")]
+        return dense_model(dlgpu.checkpointed(dlgpu.Sequential(inner)), layers.GaussianNoise(0.1), **compiled)
+
+    model = assert_same_bits(make)
+    assert all(captured(model))
+
+
 # -- where batches come from
 
 

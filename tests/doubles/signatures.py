@@ -26,7 +26,9 @@ def described(thing: Any) -> str:
         return "ufunc " + " ".join(thing.types)
     stated = re.match(r"[\w.]+\((.*)\)", (thing.__doc__ or "").split("\n")[0])
     if stated:
-        arguments = re.sub(r"\b(?:size_t|Py_ssize_t|int|bool|str|tuple|intptr_t) (?=\w)", "", stated[1])
+        arguments = re.sub(
+            r"\b(?:size_t|Py_ssize_t|int|bool|str|tuple|intptr_t|ptrdiff_t|BaseMemory) (?=\w)", "", stated[1]
+        )
         return f"({re.sub(r'^self(, )?', '', arguments)})".replace("\\*", "*")
     parameters = [p.replace(annotation=p.empty) for p in inspect.signature(thing).parameters.values()]
     return re.sub(r"<class '(\w+)'>", r"\1", str(inspect.Signature(parameters)))

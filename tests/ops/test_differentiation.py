@@ -330,3 +330,12 @@ def test_one_weight_given_twice_is_two_arguments():
 
 def test_a_list_of_numbers_is_one_array():
     np.testing.assert_array_equal(ops.grad(lambda x: (x * x).sum())([1.0, 2.0]), [2, 4])
+
+
+def test_a_tape_that_was_let_go_gives_no_gradients_again_and_says_so():
+    x = Tensor(np.ones(3), requires_grad=True)
+    loss = ops.sum(ops.exp(x) * x)
+    (found,) = pull_back([loss], [None], [x], once=True)
+    np.testing.assert_allclose(found.numpy(), 2 * np.e)
+    with pytest.raises(RuntimeError, match="let go"):
+        loss.backward()

@@ -121,6 +121,16 @@ def test_weight_files_of_subclassed_models_are_read(rng, tmp_path):
     assert_same_outputs(ours, theirs, x)
 
 
+def test_weight_files_are_read_by_layers_that_are_checkpointed(rng, tmp_path):
+    theirs, ours = net(keras), net(dlgpu)
+    ours.out, ours.hidden = dlgpu.checkpointed(ours.out), [dlgpu.checkpointed(layer) for layer in ours.hidden]
+    x = rng.standard_normal((3, 5)).astype("float32")
+    assert theirs.predict(x, verbose=0).shape == ours.predict(x, verbose=0).shape
+    theirs.save_weights(tmp_path / "k.weights.h5")
+    ours.load_weights(tmp_path / "k.weights.h5")
+    assert_same_outputs(ours, theirs, x)
+
+
 def test_files_that_do_not_fit_change_nothing(rng, tmp_path):
     ours = branches(dlgpu)
     before = ours.get_weights()

@@ -13,12 +13,14 @@ from importlib import import_module
 from threading import get_ident
 from time import perf_counter
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
 from dlgpu.backend.cuda.geometry import BLOCK, blocks_for
 from dlgpu.backend.cuda.source import source
 from dlgpu.backend.held import replaced
+from dlgpu.backend.memory import is_shortage
 from dlgpu.backend.recorder import drawn_by
 
 SHARE = 0.25  # of the device's free memory, which a data set may take
@@ -30,7 +32,8 @@ ALIGNMENT = 16  # bytes, of each array that is gathered from
 class Repeater:
     """Captures steps; see dlgpu.backend.repeater.
 
-    A graph keeps all memory that its step needs, so there may not be many.
+    The memory that steps need between their beginning and their end is one pool's, and serves all graphs: none leaves
+    anything there, and none runs beside another, as all are launched on one stream.
     """
 
     most = 8
@@ -41,21 +44,37 @@ class Repeater:
         self.index = index
         self.cupy = import_module("cupy")
         self.resident: Resident | None = None
+        self._graphs: WeakSet = WeakSet()  # whose memory the pool must not give back
+        with self.cupy.cuda.Device(index):
+            self.pool = self.cupy.cuda.MemoryPool(taken)
+            # the default stream cannot be captured; and what is freed on one stream a pool gives to that one only
+            self.stream = self.cupy.cuda.Stream(non_blocking=True)
 
     def record(self, run: Callable[[list], None], batch: Any, send: Callable[[Any], list], held: list) -> "Captured":
         """Do a step so that it can be repeated with other batches, if that is possible."""
         with self.cupy.cuda.Device(self.index):
             arrays = send(batch)
+            self.cupy.get_default_memory_pool().free_all_blocks()  # steps as they are written have left it there
             made = Captured(self, arrays, batch.samples)
             try:
                 made.capture(run, held)
             except Exception as error:  # an error of the step itself comes again
                 made.problem = f"{type(error).__name__}: {error}"
-                run(arrays)
-            else:
+            if made.problem is None:
+                self._graphs.add(made)
                 made.load(batch, send)
                 made.replay()
+            else:  # not above, where the error still holds what was made
+                if not self._graphs:
+                    self.pool.free_all_blocks()
+                run(arrays)
             return made
+
+    def holdings(self) -> dict[str, int]:
+        """Bytes by what they are for; captured steps have a pool of their own."""
+        with self.cupy.cuda.Device(self.index):
+            data = 0 if self.resident is None else sum(a.nbytes for a in self.resident.arrays)
+            return {"the data set": data, "captured steps": self.pool.total_bytes()}
 
     def at_home(self, batch: Any, inputs: list) -> "Resident | None":
         """The data set of the batch, on the device; None if it is too large or not a data set."""
@@ -133,10 +152,7 @@ class Captured:
         self._at: list = []  # of each source, where the device is
         self.counts: dict[int, Any] = {}
         self._used: list = []  # arrays that the graphs read and write
-        cuda = self.cupy.cuda
-        self.pool = cuda.MemoryPool()
-        self.stream = cuda.Stream(non_blocking=True)  # the default stream cannot be captured
-        with cuda.using_allocator(self.pool.malloc):
+        with self.cupy.cuda.using_allocator(repeater.pool.malloc):
             self.inputs = [self.cupy.empty(a.shape, a.dtype) for a in arrays]
             self._table = self.cupy.zeros(2 + len(arrays), np.uint64)
             self._states = self.cupy.zeros((SOURCES, 3), np.uint64)
@@ -205,25 +221,18 @@ class Captured:
 
         cuda.set_pinned_memory_allocator(page_locked)
         try:
-            with self.stream, cuda.using_allocator(self._allocate):
-                self.stream.begin_capture()
+            stream = self.repeater.stream
+            with stream, cuda.using_allocator(self.repeater.pool.malloc):
+                stream.begin_capture()
                 try:
                     yield
                 except BaseException:
                     with suppress(Exception):  # it says again that the capture is lost, but must be called
-                        self.stream.end_capture()
+                        stream.end_capture()
                     raise
-                graph.append(self.stream.end_capture())
+                graph.append(stream.end_capture())
         finally:
             cuda.set_pinned_memory_allocator(pool.malloc)
-
-    def _allocate(self, size: int) -> Any:
-        """Memory of the graph's pool, which must not give any back that the graph uses already."""
-        before = self.pool.total_bytes()
-        memory = self.pool.malloc(size)
-        if self.pool.total_bytes() < before:  # as it does before it asks for more than there is
-            raise MemoryError("there is too little memory for a graph beside what is in use")
-        return memory
 
     def _gather(self) -> None:
         for which, out in enumerate(self.inputs):
@@ -298,6 +307,8 @@ class Captured:
     def again(self, run: Callable[[list], None], arrays: list, held: list) -> bool:
         """Do the step as it is written; whether it can still be repeated."""
         run(arrays)
+        with self.cupy.cuda.Device(self.repeater.index):
+            self.cupy.get_default_memory_pool().free_all_blocks()  # the graph has memory of its own
         return True
 
     def _write(self, target: Any, start: int, words: list[int], known: list[int] | None = None) -> None:
@@ -307,6 +318,20 @@ class Captured:
             if known is None or some != known[first : first + 4]:
                 args = (target, start + first, len(some), *some, *[0] * (4 - len(some)))
                 source("graph.cu").launch("write_words", 1, 4, args)
+
+
+def taken(size: int) -> Any:
+    """Memory of the device, for a pool of graphs.
+
+    A pool answers CUDA's own error by giving back what is free, and asks once more; but graphs use that.
+    """
+    cuda = import_module("cupy").cuda
+    try:
+        return cuda.MemoryPointer(cuda.Memory(size), 0)
+    except cuda.runtime.CUDARuntimeError as error:
+        if not is_shortage(error):
+            raise
+        raise MemoryError("there is too little memory for a graph beside what is in use") from None
 
 
 def aligned(cupy: Any, array: Any) -> Any:

@@ -214,6 +214,10 @@ def from_dlpack(array, *, device=None, copy=None):
     return capsule.array._made(capsule.array._host.view())
 
 
+def get_default_memory_pool():
+    return cuda.memory.default_memory_pool
+
+
 def get_default_pinned_memory_pool():
     return cuda.default_pinned_memory_pool
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from cupy import _graph, _order
 from cupy.cuda import Device, get_current_stream, is_pinned
+from cupy.cuda.memory import allocated
 
 SCALARS = (bool, int, float, complex, np.generic)
 NO_CONVERSION = "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct one explicitly"
@@ -14,7 +15,7 @@ NO_CONVERSION = "Implicit conversion to a NumPy array is not allowed. Please use
 class ndarray:
     """An array on a device. What a NumPy array does beyond what is here, CuPy's does not do, or not in the same way."""
 
-    __slots__ = ("_host", "_memory", "base")
+    __slots__ = ("_host", "_memory", "_pointer", "base")
     __module__ = "cupy"
     __hash__ = None
     __array_priority__ = 100
@@ -58,7 +59,8 @@ class ndarray:
         line.work()
         self._used(line, True)
         if is_pinned(arr):
-            _order.later(line, lambda: np.copyto(self._host, arr))
+            host = self._host
+            _order.later(line, lambda: np.copyto(host, arr))
         else:
             np.copyto(self._host, arr)
 
@@ -158,7 +160,8 @@ class ndarray:
         if isinstance(value, (np.ndarray, list, tuple)) and np.size(value) != 1:
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         arrays, place = self._places(key)
-        work([value, *arrays], [self], lambda v, *indices: self._host.__setitem__(place(indices), v))
+        host = self._host  # a graph that notes this keeps no array
+        work([value, *arrays], [self], lambda v, *indices: host.__setitem__(place(indices), v))
 
     def _places(self, key):
         """The arrays in an index, and a function from their values to the index for the array on the host.
@@ -286,11 +289,10 @@ def made(host, memory=None, base=None):
     array._host, array.base = np.asarray(host), base
     supported(array._host.dtype)
     array._memory = memory or _order.Memory(_order.local.device)
-    if memory is None and _order.local.allocator is not None:
-        array._memory.pointer = _order.local.allocator(array.nbytes)
+    array._pointer = None if memory is not None else allocated(array.nbytes)
     capture = _graph.capturing() if memory is None else None
     if capture is not None:
-        capture.allocated(array._memory)
+        capture.allocated(array)
     elif memory is None:
         line = get_current_stream()._line
         line.work()

@@ -14,8 +14,8 @@ from cupy import _order
 class Graph:
     """What `end_capture` returns."""
 
-    def __init__(self, notes, pools):
-        self._notes, self._pools = notes, pools
+    def __init__(self, notes, pools, lent):
+        self._notes, self._pools, self._lent = notes, pools, lent
 
     def launch(self, stream=None):
         from cupy.cuda import get_current_stream
@@ -33,25 +33,29 @@ class Graph:
         with np.errstate(all="ignore"):
             for _, function in self._notes:
                 function()
+        for pooled, host in self._lent:
+            if pooled() is None:  # the pool may give it to other graphs, too
+                garbage(host)
 
 
 class Capture:
     """A capture in progress in this thread."""
 
     def __init__(self, stream):
-        self.stream, self.notes, self.pools, self.broken = stream, [], [], False
+        self.stream, self.notes, self.pools, self.lent, self.broken = stream, [], [], [], False
 
     def note(self, uses, function):
         """Some work: the memory that it uses, (memory, writes) each, and what it does."""
         self.notes.append((uses, function))
 
-    def allocated(self, memory):
-        """Memory was allocated."""
-        if memory.pointer is None:
+    def allocated(self, array):
+        """An array was made. The graph refers to its address, which keeps nothing alive."""
+        if _order.local.allocator is None:
             self.illegal("an allocation from the default pool, which may give the memory to others")
-        self.pools.append(weakref.ref(memory.pointer.pool))
-        memory.pointer = None  # the graph refers to addresses, which keep nothing alive
-        self.note([(memory, True)], lambda: None)
+        pooled = array._pointer.mem
+        self.pools.append(weakref.ref(pooled.pool))
+        self.lent.append((weakref.ref(pooled), array._host))
+        self.note([(array._memory, True)], lambda: None)
 
     def illegal(self, what):
         """Something that cannot be captured: the capture is lost, too."""

@@ -45,10 +45,10 @@ class Line:
 class Memory:
     """One allocation: where it is, and who used it last."""
 
-    __slots__ = ("device", "pointer", "reads", "write")
+    __slots__ = ("device", "reads", "write")
 
     def __init__(self, device):
-        self.device, self.write, self.reads, self.pointer = device, None, {}, None
+        self.device, self.write, self.reads = device, None, {}
 
     def use(self, line, writes):
         """Work of this line reads it, or writes to it.

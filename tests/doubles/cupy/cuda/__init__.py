@@ -2,13 +2,13 @@
 
 import functools
 import time
-from contextlib import contextmanager
 
 import numpy as np
 
 from cupy import _graph, _order
 from cupy._graph import Graph
-from cupy.cuda import compiler, runtime
+from cupy.cuda import compiler, memory, runtime
+from cupy.cuda.memory import Memory, MemoryPointer, MemoryPool, using_allocator
 
 MULTIPROCESSORS = 2
 
@@ -108,7 +108,7 @@ class Stream:
             raise runtime.CUDARuntimeError(
                 "cudaErrorStreamCaptureInvalidated: operation failed due to an earlier error"
             )
-        return Graph(capture.notes, capture.pools)
+        return Graph(capture.notes, capture.pools, capture.lent)
 
     def is_capturing(self):
         return _order.local.capture is not None and _order.local.capture.stream is self
@@ -165,36 +165,6 @@ def alloc_pinned_memory(size):
 
 def set_pinned_memory_allocator(allocator=None):
     _pinned[:] = [allocator or PinnedMemoryPool().malloc]
-
-
-class MemoryPointer:
-    """What an allocator returns; the stand-in's arrays only keep it."""
-
-    def __init__(self, pool, size):
-        self.pool, self.size = pool, size
-
-
-class MemoryPool:
-    """Device memory that stays reserved as long as the pool lives."""
-
-    def __init__(self, allocator=None):
-        self._total = 0
-
-    def malloc(self, size):
-        self._total += size
-        return MemoryPointer(self, size)
-
-    def total_bytes(self):
-        return self._total
-
-
-@contextmanager
-def using_allocator(allocator=None):
-    before, _order.local.allocator = _order.local.allocator, allocator
-    try:
-        yield
-    finally:
-        _order.local.allocator = before
 
 
 def is_pinned(array):

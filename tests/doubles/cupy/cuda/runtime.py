@@ -1,5 +1,8 @@
 """Stand-in for `cupy.cuda.runtime`."""
 
+capacity = 8 << 30  # bytes of each device; a test may set it
+taken = [0, 0]  # of each device, by pools
+
 
 class CUDARuntimeError(RuntimeError):
     pass
@@ -10,7 +13,7 @@ def getDeviceCount():
 
 
 def getDeviceProperties(device):
-    return {"name": b"stand-in for a GPU", "totalGlobalMem": 8 << 30}
+    return {"name": b"stand-in for a GPU", "totalGlobalMem": capacity}
 
 
 def runtimeGetVersion():
@@ -22,4 +25,6 @@ def driverGetVersion():
 
 
 def memGetInfo():
-    return 4 << 30, 8 << 30
+    from cupy import _order
+
+    return capacity - taken[_order.local.device], capacity
