@@ -19,7 +19,6 @@ On the emulator PyTorch and JAX run on the processor, and all sizes are small: i
 import argparse
 import functools
 import importlib
-import importlib.util
 import itertools
 import json
 import math
@@ -113,8 +112,7 @@ def dlgpu_convolution(small: bool) -> Iterator[dict]:
     from dlgpu.backend.dispatch import registry
     from dlgpu.backend.windows import padding_pairs
 
-    if importlib.util.find_spec("dlgpu.backend.precision"):
-        importlib.import_module("dlgpu.backend.precision").allow_tf32()
+    dlgpu.allow_tf32()
     device = dlgpu.current_device()
     for case, batch, kind, (_, size, channels, filters, side, stride, padding) in convolution_cases(small):
         dtype = importlib.import_module("ml_dtypes").bfloat16 if kind == "bfloat16" else np.float32

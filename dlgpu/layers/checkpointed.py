@@ -15,7 +15,7 @@ from dlgpu.tensor import Tensor, record
 
 
 class Checkpointed(Layer):
-    """A layer of which only the inputs are kept: the backward pass runs it again, with the same random numbers
+    """A layer of which only the inputs are kept: the backward pass runs it again, with the same random numbers.
 
     n layers in sqrt(n) blocks, each a checkpointed Sequential, keep activations for 2 sqrt(n) of them, and run forward
     twice. Gradients have the same bits, save for those of a value that is used inside and outside of the block: their

@@ -10,9 +10,8 @@ from dlgpu.backend.cuda.source import STORAGE, source
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import embedding as reference
 
-RUN = (
-    2048  # indices that are sorted by comparing each with each; a multiple of BLOCK. Longer runs are merged from these
-)
+# Indices that are sorted by comparing each with each, a multiple of BLOCK; longer runs are merged from these.
+RUN = 2048
 
 
 @reference.gather.on("cuda")
