@@ -17,7 +17,7 @@ def bias_activation(x, bias, name, overwrite=False):
         "bias_activation",
         grid=blocks_for(x.size),
         block=BLOCK,
-        args=(x, None if bias is None else contiguous(bias), output, z, x.size, max(1, x.shape[-1] if x.ndim else 1)),
+        args=(x, contiguous(bias), output, z, x.size, max(1, x.shape[-1] if x.ndim else 1)),
         dtype=x.dtype,
         defines=(f"ACTIVATION={name}",),
     )

@@ -25,7 +25,7 @@ def convolution(x, kernel, bias, name, strides, padding, dilation, groups):
     _launch(
         "convolution_forward",
         None if _few(filters, groups) else (len(x) * size[0] * size[1], filters // groups, groups),
-        (contiguous(x), contiguous(kernel), None if bias is None else contiguous(bias), output, z),
+        (contiguous(x), contiguous(kernel), contiguous(bias), output, z),
         (x.shape, output.shape, kernel.shape, strides, padding, dilation, groups),
         name,
         _by_line(output),

@@ -101,7 +101,7 @@ def product(a: Any, b: Any, bias: Any = None, activation: str = "linear", sums: 
     columns = shape[-1]
     out = empty(a, shape)
     aux = empty(a, shape) if activation in FROM_INPUT else empty(a, (columns,)) if sums else None
-    bias = None if bias is None else contiguous(bias)
+    bias = contiguous(bias)
     parts = [FUSED[activation], "BIAS" if bias is not None else "", "BGRADA" if sums else ""]
     epilogue = "_".join(filter(None, parts)) or "DEFAULT"
     alignments, rounded = (alignment(b), alignment(a), alignment(out)), a.dtype == np.float32 and tf32_allowed()

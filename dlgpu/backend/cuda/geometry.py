@@ -15,8 +15,8 @@ def blocks_for(size: int, block: int = BLOCK) -> int:
 
 
 def contiguous(x: Any) -> Any:
-    """x itself, or a contiguous copy."""
-    return x if x.flags.c_contiguous else x.copy(order="C")
+    """x itself, or a contiguous copy; None is a null pointer and stays one."""
+    return x if x is None or x.flags.c_contiguous else x.copy(order="C")
 
 
 def lay_out(x: Any, lead: tuple) -> tuple[Any, int, bool]:

@@ -48,7 +48,7 @@ def product(a, b, bias=None, activation="linear"):
     each, tiles, splits = plan(rows, columns, inner, stack)
     sums = np.float64 if a.dtype == np.float64 else np.float32
     partial = empty(a, (stack * splits * rows * columns,), sums) if splits > 1 else None
-    bias = None if bias is None else contiguous(bias)
+    bias = contiguous(bias)
     code, macros = source("linear.cu"), (f"EACH={each}", f"ACTIVATION={activation}")
     sizes = rows, columns, inner, a_turned, b_turned, a_apart, b_apart, stack, splits
     grid = tiles, min(stack * splits, MAX_STACK)

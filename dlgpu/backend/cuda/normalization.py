@@ -13,14 +13,14 @@ ROWS = 8  # that a thread sums up before it is worth another block
 @reference.batch_normalization.on("cuda")
 def batch_normalization(x, scale, offset, epsilon, mask):
     output, mean, variance = empty_like(x), empty(x, x.shape[1:]), empty(x, x.shape[1:])
-    arrays = (contiguous(x), _or_none(mask), _or_none(scale), _or_none(offset), output, mean, variance)
+    arrays = (contiguous(x), contiguous(mask), contiguous(scale), contiguous(offset), output, mean, variance)
     _by_columns("batch_normalization", x, arrays, epsilon, joins=True)
     return output, mean, variance
 
 
 @reference.batch_normalization_backward.on("cuda")
 def batch_normalization_backward(grad, x, mean, variance, scale, epsilon, mask):
-    statistics = contiguous(mean), contiguous(variance), _or_none(scale), _or_none(mask)
+    statistics = contiguous(mean), contiguous(variance), contiguous(scale), contiguous(mask)
     gradients = empty_like(x), empty(x, x.shape[1:]), empty(x, x.shape[1:])
     arrays = contiguous(grad), contiguous(x), *statistics, *gradients
     _by_columns("batch_normalization_backward", x, arrays, epsilon, joins=True)
@@ -30,7 +30,7 @@ def batch_normalization_backward(grad, x, mean, variance, scale, epsilon, mask):
 @reference.normalize.on("cuda")
 def normalize(x, mean, variance, scale, offset, epsilon):
     output = empty_like(x)
-    arrays = (contiguous(x), contiguous(mean), contiguous(variance), _or_none(scale), _or_none(offset), output)
+    arrays = (contiguous(x), contiguous(mean), contiguous(variance), contiguous(scale), contiguous(offset), output)
     _by_columns("normalize", x, arrays, epsilon, joins=False)
     return output
 
@@ -40,7 +40,7 @@ def layer_normalization(x, scale, offset, epsilon):
     if not x.size:
         return reference.layer_normalization.reference(x, scale, offset, epsilon)
     output, mean, variance = empty_like(x), empty(x, x.shape[:1]), empty(x, x.shape[:1])
-    arrays = (contiguous(x), _or_none(scale), _or_none(offset), output, mean, variance)
+    arrays = (contiguous(x), contiguous(scale), contiguous(offset), output, mean, variance)
     source("normalization.cu").launch(
         "layer_normalization", *rows_geometry(*x.shape), (*arrays, *x.shape, epsilon), dtype=x.dtype
     )
@@ -50,7 +50,7 @@ def layer_normalization(x, scale, offset, epsilon):
 @reference.layer_normalization_backward.on("cuda")
 def layer_normalization_backward(grad, x, mean, variance, scale, epsilon):
     gradients = empty_like(x), empty(x, x.shape[1:]), empty(x, x.shape[1:])
-    arrays = contiguous(grad), contiguous(x), contiguous(mean), contiguous(variance), _or_none(scale), *gradients
+    arrays = contiguous(grad), contiguous(x), contiguous(mean), contiguous(variance), contiguous(scale), *gradients
     team = THREADS if x.shape[1] > 1024 else _tile(x.shape[1])
     _by_columns("layer_normalization_backward", x, arrays, epsilon, joins=True, team=team)
     return gradients
@@ -91,7 +91,3 @@ def _by_columns(kernel, x, arrays, epsilon, joins, team=None):
 def _tile(columns):
     """The smallest power of two that holds the columns, up to 32."""
     return min(32, 1 << max(0, columns - 1).bit_length())
-
-
-def _or_none(x):
-    return None if x is None else contiguous(x)

@@ -28,7 +28,7 @@ def simple_rnn(x, kernel, recurrent_kernel, bias, hidden, mask):
 def simple_rnn_backward(kernel, recurrent_kernel, saved, grads, wanted):
     inputs, states, mask = saved
     weights, grad_z, grad_h = contiguous(recurrent_kernel), empty(states, states[:, 1:].shape), _final(grads[1], states)
-    args = states, mask, _sequence(grads[0]), grad_h, grad_z
+    args = states, mask, contiguous(grads[0]), grad_h, grad_z
     if not _persists("simple_rnn_gradient", (weights, *args), states):
         product, by_z = None, empty(states, grad_h.shape)
         for t in reversed(range(-1, states.shape[1] - 1)):
@@ -54,7 +54,7 @@ def lstm_backward(kernel, recurrent_kernel, saved, grads, wanted):
     inputs, gates, states, cells, mask = saved
     weights, grad_z = contiguous(recurrent_kernel), empty(gates, gates.shape)
     grad_h, grad_c = _final(grads[1], states), _final(grads[2], states)
-    args = gates, cells, mask, _sequence(grads[0]), grad_h, grad_c, grad_z
+    args = gates, cells, mask, contiguous(grads[0]), grad_h, grad_c, grad_z
     if not _persists("lstm_gradient", (weights, *args), states, parts=4):
         product, by_z = None, empty(gates, (len(gates), gates.shape[2]))
         for t in reversed(range(-1, gates.shape[1])):
@@ -69,7 +69,7 @@ def gru(x, kernel, recurrent_kernel, bias, hidden, mask, reset_after):
     inputs, mask, gates = _driven(x, kernel, bias, mask)
     weights, states = contiguous(recurrent_kernel), _states(hidden, gates, len(recurrent_kernel))
     inner = empty(states, states[:, 1:].shape)
-    args = None if state_bias is None else contiguous(state_bias), gates, inner, mask, states
+    args = contiguous(state_bias), gates, inner, mask, states
     if not _persists("gru_forward", (weights, *args, reset_after), states, columns=3):
         state, reset = states[:, 0].copy(), empty(states, states[:, 0].shape)
         weights, by_reset = _phases(weights, reset_after)
@@ -86,7 +86,7 @@ def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
     inputs, gates, states, inner, mask = saved
     units, before, weights = states.shape[2], states[:, :-1], contiguous(recurrent_kernel)
     grad_z, grad_inner, grad_h = empty(gates, gates.shape), empty(inner, inner.shape), _final(grads[1], states)
-    args = gates, inner, states, mask, _sequence(grads[0]), grad_h, grad_z, grad_inner
+    args = gates, inner, states, mask, contiguous(grads[0]), grad_h, grad_z, grad_inner
     if not _persists("gru_gradient", (weights, *args, reset_after), states, parts=3):
         weights, by_reset = _phases(weights, reset_after)
         product, by_z, by_inner = None, empty(gates, (len(gates), weights.shape[1])), empty(states, grad_h.shape)
@@ -131,10 +131,6 @@ def _final(grad, states):
     """The gradient of a final state, zeros for None, in memory of its own."""
     xp = array_namespace(states)
     return xp.zeros(states[:, 0].shape, states.dtype) if grad is None else xp.array(grad, order="C")
-
-
-def _sequence(grad):
-    return None if grad is None else contiguous(grad)
 
 
 def _phases(weights, reset_after):

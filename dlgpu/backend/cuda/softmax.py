@@ -128,5 +128,5 @@ def _launch(name, sizes, *arrays):
     """`sizes` are the rows, the columns, and if need be the stride between these."""
     rows, columns, *stride = sizes
     grid, block = rows_geometry(rows, columns, *stride)
-    args = (*(None if a is None else contiguous(a) for a in arrays), *sizes)
+    args = (*map(contiguous, arrays), *sizes)
     source("softmax.cu").launch(name, grid, block, args, dtype=arrays[0].dtype)

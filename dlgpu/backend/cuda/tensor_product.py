@@ -49,7 +49,6 @@ def product(
         launch("tensor_convolution_data", (rows, columns, 1), args, (inner, inner), "linear")
         return out, out
     z = empty(a, out.shape) if activation in FROM_INPUT else None
-    bias = None if bias is None else contiguous(bias)
-    args = a, b, bias, out, z, rows, *pixel, inner, *pixel, columns, *rest
+    args = a, b, contiguous(bias), out, z, rows, *pixel, inner, *pixel, columns, *rest
     launch("tensor_convolution_forward", (rows, columns, 1), args, (inner, columns), activation)
     return out, out if z is None else z

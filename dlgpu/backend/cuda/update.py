@@ -83,7 +83,7 @@ def clip_value(gradients, limit):
 def _launch(name, buffers, *args):
     """A kernel over buffers of one size, None for a null pointer; it may change all but the second, the gradients."""
     size, dtype = buffers[0].size, buffers[0].dtype
-    given = [None if b is None else contiguous(b) for b in buffers]
+    given = [contiguous(b) for b in buffers]
     blocks = min(max(1, blocks_for(size)), FEW_BLOCKS)  # a step over nothing counts, too
     source("update.cu").launch(name, blocks, BLOCK, (*given, *args, size), dtype=dtype)
     for i, (buffer, copy) in enumerate(zip(buffers, given)):
