@@ -168,27 +168,27 @@ class Plan:
         self.found = self._choose(shape.alignments)
 
     def _describe(self, attribute: Any, value: int) -> None:
-        number = np.array([value], self.lt.get_matmul_desc_attribute_dtype(attribute))
-        self.lt.matmul_desc_set_attribute(self.desc, attribute, number.ctypes.data, number.nbytes)
+        self._set("matmul_desc", self.desc, attribute, value)
+
+    def _set(self, kind: str, handle: int, attribute: Any, value: int) -> None:
+        """Set an attribute of one of cuBLASLt's descriptions."""
+        number = np.array([value], getattr(self.lt, f"get_{kind}_attribute_dtype")(attribute))
+        getattr(self.lt, f"{kind}_set_attribute")(handle, attribute, number.ctypes.data, number.nbytes)
 
     def _layout(self, kind: int, rows: int, columns: int, turned: bool, apart: int, stack: int) -> int:
         """Of a matrix by columns, of which there is a stack."""
         rows, columns = (columns, rows) if turned else (rows, columns)
         layout = self.lt.matrix_layout_create(kind, rows, columns, rows)
         attribute = self.lt.MatrixLayoutAttribute
-        for each, value in ((attribute.BATCH_COUNT, stack), (attribute.STRIDED_BATCH_OFFSET, apart)):
-            number = np.array([value], self.lt.get_matrix_layout_attribute_dtype(each))
-            self.lt.matrix_layout_set_attribute(layout, each, number.ctypes.data, number.nbytes)
+        self._set("matrix_layout", layout, attribute.BATCH_COUNT, stack)
+        self._set("matrix_layout", layout, attribute.STRIDED_BATCH_OFFSET, apart)
         return layout
 
     def _choose(self, alignments: tuple[int, int, int]) -> bool:
         attribute, preference = self.lt.MatmulPreferenceAttribute, self.lt.matmul_preference_create()
-        wanted = {attribute.MAX_WORKSPACE_BYTES: WORKSPACE}
-        for name, bytes_ in zip(("A", "B", "C", "D"), (*alignments, alignments[2])):
-            wanted[attribute[f"MIN_ALIGNMENT_{name}_BYTES"]] = bytes_
-        for each, value in wanted.items():
-            number = np.array([value], self.lt.get_matmul_preference_attribute_dtype(each))
-            self.lt.matmul_preference_set_attribute(preference, each, number.ctypes.data, number.nbytes)
+        self._set("matmul_preference", preference, attribute.MAX_WORKSPACE_BYTES, WORKSPACE)
+        for name, size in zip(("A", "B", "C", "D"), (*alignments, alignments[2])):
+            self._set("matmul_preference", preference, attribute[f"MIN_ALIGNMENT_{name}_BYTES"], size)
         count = np.zeros(1, np.int32)
         layouts = self.b, self.a, self.out, self.out
         results = self.algorithms.ctypes.data, count.ctypes.data
