@@ -11,7 +11,7 @@ import pytest
 
 import dlgpu
 from dlgpu import layers, schedules
-from dlgpu.backend.cuda import graph, persistence
+from dlgpu.backend.cuda import graph, persistence, resident
 from dlgpu.training import replay
 from dlgpu.training.replay import Replay
 from tests.training.changes import change_dropout, change_rate, change_weights, freeze
@@ -236,7 +236,7 @@ def test_blocks_that_are_computed_again_are_captured():
 
 
 def test_data_that_are_too_large_to_stay_on_the_device_are_sent(monkeypatch):
-    monkeypatch.setattr(graph, "SHARE", 0)
+    monkeypatch.setattr(resident, "SHARE", 0)
     model = assert_same_bits(lambda **c: dense_model(layers.Dropout(0.2), **c))
     assert captured(model) == [True, True]
     assert not model._step.replays.repeater.resident.fits
@@ -352,7 +352,7 @@ def test_steps_between_which_the_host_has_something_to_do_are_launched_one_by_on
 
 
 def test_data_that_are_sent_are_launched_one_by_one(soon, monkeypatch):
-    monkeypatch.setattr(graph, "SHARE", 0)
+    monkeypatch.setattr(resident, "SHARE", 0)
     assert counts(assert_same_bits(dense_model, lambda m: fit(m, batch_size=10))) == [[1]]
 
 

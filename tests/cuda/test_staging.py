@@ -62,7 +62,7 @@ def test_a_step_sends_its_batch_as_one_copy_and_takes_turns(monkeypatch):
     model = Sequential([Dense(4, activation="tanh", input_dim=3), Dense(1)])
     model.compile(loss="mse", optimizer="adam", metrics=["mae"])
     sizes, slot = [], staging.Staging._slot
-    monkeypatch.setattr("dlgpu.backend.cuda.graph.SHARE", 0)  # else the data set would stay on the device
+    monkeypatch.setattr("dlgpu.backend.cuda.resident.SHARE", 0)  # else the data set would stay on the device
     monkeypatch.setattr(staging.Staging, "_slot", lambda self, size: (sizes.append(size), slot(self, size))[1])
     model.fit(np.ones((64, 3)), np.ones((64, 1)), batch_size=16, sample_weight=np.ones(64), verbose=0)
     made = list(model._step.send.slots)

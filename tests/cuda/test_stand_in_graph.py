@@ -10,7 +10,7 @@ from cupy.cuda import MemoryPool, Stream, runtime, using_allocator
 
 import dlgpu
 from dlgpu import layers, schedules
-from dlgpu.backend.cuda import graph
+from dlgpu.backend.cuda import graph, resident
 from dlgpu.backend.cuda.source import Source
 from dlgpu.data import ArrayData
 from dlgpu.training import replay
@@ -69,7 +69,7 @@ def test_several_steps_are_one_launch_and_the_host_waits_for_nothing(monkeypatch
 
 
 def test_a_step_whose_batch_is_sent_waits_for_the_last_but_one_copy_only(monkeypatch):
-    monkeypatch.setattr(graph, "SHARE", 0)
+    monkeypatch.setattr(resident, "SHARE", 0)
     counted = Counted(monkeypatch)
     step, batches = steady(dense_model(layers.Dropout(0.3)))
     counted.of(step, islice(batches, 2))

@@ -18,15 +18,14 @@ from weakref import WeakSet
 import numpy as np
 
 from dlgpu.backend.cuda.geometry import BLOCK, blocks_for
+from dlgpu.backend.cuda.resident import Resident, aligned
 from dlgpu.backend.cuda.source import source
 from dlgpu.backend.held import replaced
 from dlgpu.backend.memory import is_shortage
 from dlgpu.backend.recorder import drawn_by
 
-SHARE = 0.25  # of the device's free memory, which a data set may take
 SOURCES = 64  # random generators that a step may draw from
 WORDS = {16: "uint4", 8: "unsigned long long", 4: "unsigned", 2: "unsigned short", 1: "unsigned char"}
-ALIGNMENT = 16  # bytes, of each array that is gathered from
 
 
 class Repeater:
@@ -76,51 +75,15 @@ class Repeater:
             data = 0 if self.resident is None else sum(a.nbytes for a in self.resident.arrays)
             return {"the data set": data, "captured steps": self.pool.total_bytes()}
 
-    def at_home(self, batch: Any, inputs: list) -> "Resident | None":
+    def at_home(self, batch: Any, inputs: list) -> Resident | None:
         """The data set of the batch, on the device; None if it is too large or not a data set."""
         data = getattr(batch, "data", None)
         if data is None or (batch.order is None and type(batch.rows) is not slice):
             return None
         if self.resident is None or self.resident.data is not data:
             self.resident = None  # its memory is free before the next one comes
-            size = sum(a.size * i.dtype.itemsize for a, i in zip(data.arrays, inputs) if isinstance(a, np.ndarray))
-            fits = size <= SHARE * self.cupy.cuda.runtime.memGetInfo()[0]
-            self.resident = Resident(self.cupy, data, [i.dtype for i in inputs] if fits else None)
+            self.resident = Resident(self.cupy, data, [i.dtype for i in inputs])
         return self.resident if self.resident.fits else None
-
-
-class Resident:
-    """A data set on the device, and the order in which an epoch goes through it.
-
-    Args:
-        data: ArrayData, whose values may not change as long as it is here.
-        dtypes: of the arrays here; None if it does not fit.
-    """
-
-    def __init__(self, cupy: Any, data: Any, dtypes: list | None):
-        self.cupy = cupy
-        self.data = data
-        self.fits = dtypes is not None
-        self.arrays = [self._brought(a, dtype) for a, dtype in zip(data.arrays, dtypes or [])]
-        self._host_order: Any = None
-        self._order: Any = None
-
-    def _brought(self, array: Any, dtype: Any) -> Any:
-        if not isinstance(array, np.ndarray):
-            return aligned(self.cupy, self.cupy.asarray(array, dtype))
-        made = self.cupy.empty(array.shape, dtype)  # cupy.asarray would take as much page-locked memory
-        made.set(np.ascontiguousarray(array, dtype), stream=self.cupy.cuda.get_current_stream())
-        return made
-
-    def words(self, batch: Any) -> list[int]:
-        """What a graph's table says of a batch."""
-        if batch.order is not None and batch.order is not self._host_order:
-            if self._order is None:
-                self._order = self.cupy.empty(self.data.samples, np.int64)
-            self._order.set(np.ascontiguousarray(batch.order, np.int64), stream=self.cupy.cuda.get_current_stream())
-            self._host_order = batch.order
-        order = 0 if batch.order is None else self._order.data.ptr
-        return [order, batch.start, *(a.data.ptr for a in self.arrays)]
 
 
 class Distance(int):
@@ -332,10 +295,3 @@ def taken(size: int) -> Any:
         if not is_shortage(error):
             raise
         raise MemoryError("there is too little memory for a graph beside what is in use") from None
-
-
-def aligned(cupy: Any, array: Any) -> Any:
-    """The array, or a copy of it, contiguous and at an address that words of any size may have."""
-    if array.flags.c_contiguous and array.data.ptr % ALIGNMENT == 0:
-        return array
-    return array.copy(order="C")
