@@ -1,20 +1,18 @@
 """Steps that are replayed: run once as written, recorded on the second run, tried on the third, then only replayed."""
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from dlgpu.backend import held
-from dlgpu.backend.devices import Device, to_host
+from dlgpu.backend.devices import Device
 from dlgpu.backend.memory import give_back, is_shortage
-from dlgpu.backend.repeater import digest
 from dlgpu.data import Batch, Rows
 from dlgpu.training.settings import Settings, drawn
+from dlgpu.training.undo import Snapshot
 
-PIECE = 1 << 18  # bytes
 MANY = 64  # replays after which it is worth while to have several steps in one
 LOOK = 0.05  # seconds, after which the host should look at Ctrl-C and at the progress bar
 
@@ -252,33 +250,3 @@ def _as_written(step: Any, function: Callable) -> Any:
 def _run(step: Any, batch: Batch | Rows) -> Callable[[list], None]:
     """The step as it is written, from the arrays of the batch; the optimizer has counted it."""
     return lambda arrays: step.run(*step.arranged(batch, arrays), batch.samples)
-
-
-class Snapshot:
-    """Copies of all arrays that a step changes, save for gradients, and the states of random generators."""
-
-    def __init__(self, step: Any, sources: Iterable = ()):
-        arrays = (held.read(*place) for place in step.holders() if place[1] != "gradients")
-        # weights are views of the flat buffer, which is copied once
-        roots = {id(r): r for r in (a.base if hasattr(a.base, "dtype") else a for a in arrays)}
-        self._arrays = [piece for root in roots.values() for piece in _pieces(root)]
-        self._copies = [array.copy() for array in self._arrays]
-        self._sources = [(s, s.state) for s in sources]
-
-    def restore(self) -> None:
-        """Put the values back, once: each copy's memory is free again."""
-        for array in reversed(self._arrays):
-            array[...] = self._copies.pop()
-        for source, state in self._sources:
-            source.state = state
-
-    def digests(self) -> list:
-        """What tells the present values of these arrays and sources from others."""
-        return [digest(to_host(a)) for a in self._arrays] + [s.state for s, _ in self._sources]
-
-
-def _pieces(array: Any) -> list:
-    """Parts of a large array: copies of them find room in memory that the process has, but that lies in pieces."""
-    count = 1 + array.nbytes // PIECE
-    rows = -(-len(array) // count) if array.ndim else 0
-    return [array[start : start + rows] for start in range(0, len(array), rows)] if rows else [array]
