@@ -7,19 +7,8 @@ from dlgpu import ops
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.ops import activation as fused
 from dlgpu.ops.activation import fuses
-from dlgpu.ops.elementwise import (
-    absolute,
-    astype,
-    clip,
-    expm1,
-    floating,
-    greater,
-    less,
-    less_equal,
-    sqrt,
-    stop_gradient,
-    where,
-)
+from dlgpu.ops.elementwise import absolute, clip, expm1, greater, less, less_equal, sqrt, stop_gradient, where
+from dlgpu.ops.operands import astype, floating
 from dlgpu.ops.shape import moveaxis, split
 from dlgpu.saving.configurable import function_named, functions
 from dlgpu.tensor import Tensor, wrap

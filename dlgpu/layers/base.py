@@ -14,7 +14,7 @@ from dlgpu.layers import calls, names
 from dlgpu.layers.symbol import Call, is_symbolic
 from dlgpu.layers.weights import Weights
 from dlgpu.mixed_precision import DTypePolicy
-from dlgpu.ops.elementwise import astype
+from dlgpu.ops.operands import astype
 from dlgpu.regularizers import Regularizer
 from dlgpu.saving.configurable import Configurable, snake_case
 from dlgpu.tensor import Tensor, as_tensor

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dlgpu.autograd import recording
-from dlgpu.ops.elementwise import astype
+from dlgpu.ops.operands import astype
 from dlgpu.parameters import Parameter
 from dlgpu.tensor import Tensor
 

@@ -8,7 +8,8 @@ from dlgpu import activations
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.initializers import Initializer
 from dlgpu.layers.dropout import Noise
-from dlgpu.ops.elementwise import astype, where
+from dlgpu.ops.elementwise import where
+from dlgpu.ops.operands import astype
 from dlgpu.ops.random import dropout
 from dlgpu.ops.recurrent import gru, lstm, simple_rnn
 from dlgpu.ops.reduction import cumsum

@@ -9,7 +9,8 @@ from dlgpu.backend.dispatch import is_floating
 from dlgpu.backend.narrow import is_narrow
 from dlgpu.errors import unknown_name
 from dlgpu.losses.labels import check_shape, check_values
-from dlgpu.ops.elementwise import astype, floating, maximum
+from dlgpu.ops.elementwise import maximum
+from dlgpu.ops.operands import astype, floating
 from dlgpu.ops.shape import broadcast_to
 from dlgpu.saving.configurable import Configurable, function_named, snake_case
 from dlgpu.tensor import Tensor, as_tensor

@@ -5,7 +5,8 @@ from typing import Any
 
 from dlgpu.losses.base import EPSILON, PresetLoss, as_labels, pair
 from dlgpu.losses.labels import check_classes
-from dlgpu.ops.elementwise import astype, clip, floating, log, not_equal, where
+from dlgpu.ops.elementwise import clip, log, not_equal, where
+from dlgpu.ops.operands import astype, floating
 from dlgpu.ops.reduction import mean
 from dlgpu.ops.shape import moveaxis, squeeze
 from dlgpu.ops.softmax import (

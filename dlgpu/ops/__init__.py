@@ -10,7 +10,6 @@ from dlgpu.ops.elementwise import (
     absolute,
     add,
     arctan,
-    astype,
     clip,
     cos,
     divide,
@@ -42,6 +41,7 @@ from dlgpu.ops.elementwise import (
 from dlgpu.ops.embedding import gather, scatter_add
 from dlgpu.ops.linear import matmul
 from dlgpu.ops.normalization import batch_normalization, layer_normalization, normalize
+from dlgpu.ops.operands import astype
 from dlgpu.ops.pooling import average_pool, max_pool
 from dlgpu.ops.random import dropout
 from dlgpu.ops.reduction import all, any, argmax, argmin, cumsum, logsumexp, max, mean, min, std, sum, var

@@ -11,23 +11,9 @@ from dlgpu.backend.reference import activation as kernels
 from dlgpu.backend.reference import special
 from dlgpu.errors import unknown_name
 from dlgpu.ops.differentiation import pull_back, with_composite
-from dlgpu.ops.elementwise import (
-    absolute,
-    astype,
-    clip,
-    exp,
-    expm1,
-    floating,
-    greater,
-    less,
-    maximum,
-    raw,
-    sign,
-    sum_to,
-    tanh,
-    where,
-)
+from dlgpu.ops.elementwise import absolute, clip, exp, expm1, greater, less, maximum, sign, tanh, where
 from dlgpu.ops.linear import matmul
+from dlgpu.ops.operands import astype, floating, raw, sum_to
 from dlgpu.tensor import Tensor, record, wrap
 
 Activation = str | Callable[[Tensor], Tensor]  # the name of a fused activation, or any function

@@ -14,7 +14,7 @@ from dlgpu.backend.reference import convolution as kernels
 from dlgpu.ops.activation import Activation, checked_bias, fused_name
 from dlgpu.ops.activation import activation as fused_activation
 from dlgpu.ops.differentiation import with_composite
-from dlgpu.ops.elementwise import astype, floating, raw, together
+from dlgpu.ops.operands import astype, floating, raw, together
 from dlgpu.ops.shape import reshape
 from dlgpu.tensor import Tensor, record, wrap
 

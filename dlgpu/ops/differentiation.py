@@ -11,7 +11,7 @@ import numpy as np
 from dlgpu import autograd
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.data.structure import map_structure
-from dlgpu.ops.elementwise import astype
+from dlgpu.ops.operands import astype
 from dlgpu.tensor import Leaf, Tensor, as_tensor, record, wrap
 
 _differentiating: ContextVar[bool] = ContextVar("dlgpu_differentiating", default=False)

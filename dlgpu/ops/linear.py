@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from dlgpu.backend.reference import linear as kernels
-from dlgpu.ops.elementwise import fit, like, operands
+from dlgpu.ops.operands import fit, like, operands
 from dlgpu.ops.shape import reshape, swapaxes
 from dlgpu.tensor import Tensor, record
 

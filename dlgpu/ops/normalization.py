@@ -10,7 +10,8 @@ from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.narrow import is_narrow
 from dlgpu.backend.reference import normalization as kernels
 from dlgpu.ops.differentiation import with_composite
-from dlgpu.ops.elementwise import astype, floating, raw, sqrt, square, together
+from dlgpu.ops.elementwise import sqrt, square
+from dlgpu.ops.operands import astype, floating, raw, together
 from dlgpu.ops.reduction import mean, sum
 from dlgpu.ops.shape import axes_of, axis_of, reshape, transpose
 from dlgpu.tensor import Tensor, beside, record, wrap

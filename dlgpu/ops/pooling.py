@@ -4,7 +4,7 @@ from typing import Any
 
 from dlgpu.backend import windows
 from dlgpu.backend.reference import pooling as kernels
-from dlgpu.ops.elementwise import floating
+from dlgpu.ops.operands import floating
 from dlgpu.ops.shape import reshape
 from dlgpu.tensor import Tensor, as_tensor, record
 

@@ -12,7 +12,7 @@ import numpy as np
 from dlgpu.backend import recorder
 from dlgpu.backend.devices import Device, current_device, device
 from dlgpu.backend.reference import random as kernels
-from dlgpu.ops.elementwise import floating
+from dlgpu.ops.operands import floating
 from dlgpu.tensor import Tensor, record
 
 _taking = threading.Lock()

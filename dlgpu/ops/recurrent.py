@@ -13,8 +13,9 @@ from dlgpu.backend.reference import recurrent as kernels
 from dlgpu.ops.activation import Activation, fused_name
 from dlgpu.ops.activation import activation as fused_activation
 from dlgpu.ops.differentiation import with_composite
-from dlgpu.ops.elementwise import astype, floating, raw, together, where
+from dlgpu.ops.elementwise import where
 from dlgpu.ops.linear import matmul
+from dlgpu.ops.operands import astype, floating, raw, together
 from dlgpu.ops.shape import split
 from dlgpu.tensor import Tensor, beside, record, wrap
 

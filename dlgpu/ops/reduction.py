@@ -8,7 +8,8 @@ import numpy as np
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.narrow import at_least_float32, is_narrow
 from dlgpu.backend.reference import reduction as kernels
-from dlgpu.ops.elementwise import equal, exp, floating, log, sqrt, square, stop_gradient, total, where
+from dlgpu.ops.elementwise import equal, exp, log, sqrt, square, stop_gradient, where
+from dlgpu.ops.operands import floating, total
 from dlgpu.ops.shape import axes_of, axis_of
 from dlgpu.tensor import Tensor, as_tensor, record, wrap
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dlgpu.backend.dispatch import array_namespace, is_floating
 from dlgpu.backend.reference import embedding as kernels
-from dlgpu.ops.elementwise import astype, spread, together
+from dlgpu.ops.operands import astype, spread, together
 from dlgpu.tensor import Tensor, as_tensor, record, wrap
 
 

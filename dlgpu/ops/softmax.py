@@ -8,7 +8,8 @@ from dlgpu.autograd import recording
 from dlgpu.backend.reference import softmax as kernels
 from dlgpu.ops.activation import softplus
 from dlgpu.ops.differentiation import with_composite
-from dlgpu.ops.elementwise import astype, clip, exp, floating, log, log1p
+from dlgpu.ops.elementwise import clip, exp, log, log1p
+from dlgpu.ops.operands import astype, floating
 from dlgpu.ops.reduction import mean
 from dlgpu.ops.shape import axes_of
 from dlgpu.tensor import Tensor, as_tensor, record, wrap

@@ -36,6 +36,7 @@ def gates(parts):
 # operation: a function of arrays that are differentiated, and those arrays. Squares, where an operation is linear
 CASES = {
     "activation": (lambda x, b: activation(x, "tanh", b), X, X[0]),
+    "astype": (lambda x: ops.astype(ops.astype(x, np.float64), np.float64) ** 2, X),
     "dense": (lambda x, k, b: ops.dense(x, k, b, "sigmoid"), X, X.T, X[0, :3]),
     "erf": (ops.erf, X),
     "erfc": (ops.erfc, X),
