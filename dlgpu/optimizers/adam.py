@@ -4,7 +4,8 @@ import math
 from typing import Any
 
 from dlgpu.backend.reference import update as kernels
-from dlgpu.optimizers.base import Optimizer, decaying
+from dlgpu.optimizers.base import Optimizer
+from dlgpu.optimizers.weight_decay import decaying
 
 
 class Adam(Optimizer):

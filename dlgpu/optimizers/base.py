@@ -2,8 +2,7 @@
 
 import functools
 import operator
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from dlgpu.backend.reference import update as kernels
 from dlgpu.optimizers.arguments import ArgumentChecks
 from dlgpu.optimizers.kept import Kept, read_slots, write_slots
+from dlgpu.optimizers.weight_decay import WeightDecay
 from dlgpu.parameters import FlatParameters, Parameter, flatten
 from dlgpu.saving.configurable import Configurable, serialize
 from dlgpu.schedules import Schedule
@@ -20,13 +20,7 @@ from dlgpu.tensor import Tensor, as_tensor
 AS_USUAL = nullcontext()
 
 
-def decaying(update: Callable) -> Callable:
-    """Mark an `update` that does the weight decay itself, as `self.decay` says; for others it is a pass of its own."""
-    update.decaying = True  # type: ignore[attr-defined]
-    return update
-
-
-class Optimizer(ArgumentChecks, Configurable):
+class Optimizer(ArgumentChecks, WeightDecay, Configurable):
     """Changes all parameters at once, in place, in flat buffers; clips and decays before.
 
     A subclass moves the values in `update`. What it keeps from step to step lives on the device: slots (running means
@@ -94,7 +88,7 @@ class Optimizer(ArgumentChecks, Configurable):
         self.kept: list[Kept] = []
         self._own: list[FlatParameters] = []
         self._loaded: dict[str, np.ndarray] | None = None
-        self._undecayed: tuple[set[int], str | None] = set(), None
+        self._undecayed = set(), None
 
     # -- what a subclass defines
 
@@ -314,37 +308,6 @@ class Optimizer(ArgumentChecks, Configurable):
         elif self.clipvalue:
             for flat in self._flats:
                 kernels.clip_value(flat.gradients, self.clipvalue)
-
-    # -- weight decay
-
-    @property
-    def decay(self) -> float:
-        """The weight decay that an `update` marked `decaying` is to do: none where some parameters are spared."""
-        if not self.weight_decay or any(self._undecayed) or not hasattr(type(self).update, "decaying"):
-            return 0.0
-        return self.weight_decay
-
-    def exclude_from_weight_decay(
-        self, var_list: Sequence[Parameter] | None = None, var_names: Sequence[str] | None = None
-    ) -> None:
-        """Spare these parameters from weight decay.
-
-        Args:
-            var_list: parameters.
-            var_names: parts of names: ["bias"] spares all biases.
-        """
-        self._undecayed = {id(p) for p in var_list or ()}, "|".join(var_names) if var_names else None
-
-    def _decay(self) -> None:
-        spared, pattern = self._undecayed
-        for kept in self.kept:
-            flat = kept.flat
-            if not any(self._undecayed):
-                kernels.decay_weights(flat.values, kept.scalars, self.weight_decay)
-                continue
-            for p, where in zip(flat.parameters, flat.slices):
-                if id(p) not in spared and not (pattern and re.search(pattern, p.name)):
-                    kernels.decay_weights(flat.values[where], kept.scalars, self.weight_decay)
 
     # -- state and description
 
