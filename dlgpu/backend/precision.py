@@ -7,9 +7,9 @@ def allow_tf32(allowed: bool = True) -> None:
     """Let tensor cores multiply float32, in products and convolutions on NVIDIA GPUs from compute capability 8.0 on.
 
     They round what they multiply to TF32, which has float32's range but 10 bits after the point, so that results have
-    relative errors of some 2^-11; sums stay float32. By default this is off, and float32 gives the same numbers on
-    every device. float16 and bfloat16, which lose nothing by it, always use tensor cores. A model that is being trained
-    goes by it from the next epoch on.
+    relative errors of some 2^-11; sums stay float32. It is off by default, and float32 is as exact as on every device.
+    float16 and bfloat16, which lose nothing by it, always use tensor cores. A model that is being trained goes by it
+    from the next epoch on.
 
     Args:
         allowed: False turns it off again.
