@@ -1,4 +1,4 @@
-"""What PyTorch, and through it cuDNN, takes for the layers among the goals; see benchmarks/goals.py."""
+"""What PyTorch, and through it cuDNN, takes for the goals; see benchmarks/goals.py."""
 
 import functools
 import statistics
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn.functional import conv2d, pad
 
-from benchmarks import goals
+from benchmarks import goals, programs
 
 
 def device() -> str:
@@ -90,3 +90,23 @@ def convolution(small: bool) -> Iterator[dict]:
             return torch.autograd.grad(forward(), [x, kernel], grad)
 
         yield {"case": case, "forward_ms": milliseconds(forward), "both_ms": milliseconds(both)}
+
+
+class Wide(torch.nn.Module):
+    """The wide perceptron, with products in bfloat16."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        stack = [m for _ in range(4) for m in (torch.nn.Linear(width, width), torch.nn.ReLU())]
+        self.stack = torch.nn.Sequential(*stack, torch.nn.Linear(width, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device(), torch.bfloat16):
+            return self.stack(x).float()
+
+
+def mlp(small: bool, compiled: bool) -> Iterator[dict]:
+    """The wide perceptron, with autocast."""
+    case, width, x, y, batch = goals.wide(small)
+    epoch = programs.torch_training(Wide(width), torch.nn.CrossEntropyLoss(), x, y, batch, compiled)
+    yield goals.looped(case, epoch, len(x) // batch, small)
