@@ -35,7 +35,7 @@ def convolution(x, kernel, bias, name, strides, padding, dilation, groups):
 
 @reference.convolution_backward.on("cuda")
 def convolution_backward(grad, x, kernel, saved, name, needed, strides, padding, dilation, groups):
-    grad_z = grad if name == "linear" else activation_backward(grad, saved, name)
+    grad_z = activation_backward(grad, saved, name)
     geometry = strides, padding, dilation, groups
     grad_x = _data_gradient(grad_z, kernel, x.shape[1:3], *geometry, name) if needed[0] else None
     if not needed[1] and not needed[2]:
