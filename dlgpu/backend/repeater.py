@@ -21,7 +21,8 @@ class Repeater:
     Attributes:
         most: how many different steps it can keep.
         tells: whether the user should know of steps that cannot be repeated.
-        together: how many steps it does at once, at most.
+        together: how many steps it does at once, at most. With more than 1, what `record` gives has `graphs`, `repeat`,
+            `load_first`, `timed` and a `replay` of several, too: see Captured in cuda/graph.py.
     """
 
     most = sys.maxsize

@@ -180,7 +180,7 @@ class Replay:
         count, recording = len(batches), self.recording
         if count != self._count or not recording.load_first(batches[0], step.sent):
             return False
-        if count not in recording.counts:
+        if count not in recording.graphs:
             return self._try_together(step, batches)
         _counted(step, partial(recording.replay, count), count)
         return True

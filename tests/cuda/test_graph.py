@@ -307,7 +307,7 @@ def soon(monkeypatch):
 def counts(model):
     """For each layout of a batch: how many steps its graphs do, of those that passed their trial."""
     replays = [found for found in model._step.replays._known.values() if type(found) is Replay]
-    return [[count for count in found.recording.counts if count not in found._refused] for found in replays]
+    return [[count for count in found.recording.graphs if count not in found._refused] for found in replays]
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -396,7 +396,7 @@ def test_an_interrupt_ends_the_run_after_whole_steps(soon):
 
 def test_several_steps_that_do_not_give_the_same_bits_are_not_done_at_once(soon, monkeypatch):
     gather = graph.Captured._gather
-    monkeypatch.setattr(graph.Captured, "_gather", lambda self: None if self.counts else gather(self))
+    monkeypatch.setattr(graph.Captured, "_gather", lambda self: None if self.graphs else gather(self))
     model = assert_same_bits(dense_model, lambda m: fit(m, batch_size=10))
     (found,) = model._step.replays._known.values()
     assert found._refused == {7}

@@ -103,7 +103,7 @@ class Captured:
         inputs: the arrays into which the graph gathers its batch.
         problem: why it could not be captured; None if it was.
         sources: of the random numbers that it draws.
-        counts: of how many steps there is a graph.
+        graphs: by how many steps they do.
     """
 
     def __init__(self, repeater: Repeater, arrays: list, samples: int):
@@ -113,7 +113,7 @@ class Captured:
         self._first: list[tuple[int, int]] = []  # of each source, its state before the step that is captured
         self._drawn: list[int] = []  # of each source, how many blocks a step draws
         self._at: list = []  # of each source, where the device is
-        self.counts: dict[int, Any] = {}
+        self.graphs: dict[int, Any] = {}
         self._used: list = []  # arrays that the graphs read and write
         with self.cupy.cuda.using_allocator(repeater.pool.malloc):
             self.inputs = [self.cupy.empty(a.shape, a.dtype) for a in arrays]
@@ -131,7 +131,7 @@ class Captured:
         Raises:
             Exception: the step does what cannot be captured, such as to read a value.
         """
-        self.counts[1] = self._graph(run, held, 1)
+        self.graphs[1] = self._graph(run, held, 1)
         for i, blocks in enumerate(self._drawn):
             self._write(self._totals, 2 * i, [blocks % 2**64, blocks >> 64])
 
@@ -139,7 +139,7 @@ class Captured:
         """Capture so many steps into one graph; whether that went well."""
         with self.cupy.cuda.Device(self.repeater.index):
             try:
-                self.counts[count] = self._graph(run, held, count)
+                self.graphs[count] = self._graph(run, held, count)
             except Exception:  # too little memory, or a layer that has changed: single steps go on as they are
                 return False
         return True
@@ -162,7 +162,7 @@ class Captured:
             drawn = [(s.counter - first) % 2**128 for s, (_, first) in zip(self.sources, self._first)]
             for generator, first in zip(self.sources, self._first):
                 generator.state = first
-        if self.counts and drawn != self._drawn:
+        if self.graphs and drawn != self._drawn:
             raise RuntimeError("the step does not draw the same random numbers each time")
         self._drawn = drawn
         args = (self._table, self.samples, self._states, self._totals, len(self.sources))
@@ -253,7 +253,7 @@ class Captured:
                 if self._at[i] != (seed, counter):
                     self._write(self._states, 3 * i, [seed, counter % 2**64, counter >> 64])
                 self._at[i] = seed, (counter + count * blocks) % 2**128
-            self.counts[count].launch()
+            self.graphs[count].launch()
             self._words[1] += count * self.samples
             self._kept = None  # whatever takes its memory now comes later on the same stream
 
