@@ -185,9 +185,9 @@ class pygraph:
         self._at("planned", "planned")
         name = self.plans[index]
         if proposed[name] & self.barred or workspaces.get(name, 0) > self.limit:
-            raise RuntimeError("Deselecting execution plan")
+            raise cudnnGraphNotSupportedError("Deselecting execution plan")
         if name in failing:
-            raise cudnnGraphNotSupportedError(name)
+            raise RuntimeError(f"CUDNN_STATUS_INTERNAL_ERROR: {name}")
         built.append(name)
         self.chosen = name
 
