@@ -103,7 +103,7 @@ def machine(device: str) -> dict:
     found |= {"gpu": properties["name"].decode(), "memory": int(properties["totalGlobalMem"])}
     found |= {"capability": f"{properties['major']}.{properties['minor']}", "cupy": cupy.__version__}
     found |= {"cuda_runtime": runtime.runtimeGetVersion(), "cuda_driver": runtime.driverGetVersion()}
-    packages = "nvmath-python", "nvidia-cuda-nvrtc", "pytest", "pytest-xdist"
+    packages = "nvmath-python", "nvidia-cudnn-frontend", "nvidia-cuda-nvrtc", "pytest", "pytest-xdist"
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)

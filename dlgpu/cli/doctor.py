@@ -16,6 +16,7 @@ EXTRAS = {
     "bfloat16": (("ml_dtypes",), "mixed_bfloat16"),
     "cuda12": (("cupy-cuda12x", "nvmath-python"), "NVIDIA GPUs, CUDA 12"),
     "cuda13": (("cupy-cuda13x", "nvmath-python"), "NVIDIA GPUs, CUDA 13"),
+    "cudnn": (("nvidia-cudnn-frontend",), "cuDNN where it is faster"),
     "plot": (("matplotlib",), "dlgpu train --plot"),
     "keras": (("h5py",), "reading Keras's weight files"),
     "notebook": (("matplotlib", "ipykernel", "ipywidgets", "nbclient", "nbformat"), "the notebooks"),

@@ -1,8 +1,12 @@
 """Convolution on CUDA: tiles of an implicit matrix product, or one thread a result where a group has few columns.
 
-Products of 16-bit numbers, and of float32 where TF32 is allowed, are taken on tensor cores.
+Products of 16-bit numbers, and of float32 where TF32 is allowed, are taken on tensor cores, and by cuDNN where that is
+installed and the faster.
 """
 
+from functools import partial
+
+from dlgpu.backend.cuda import cudnn
 from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty
 from dlgpu.backend.cuda.source import source
 from dlgpu.backend.cuda.tensor_cores import Tile, blocks_of, launch, suits
@@ -19,6 +23,11 @@ LEAST_SLICE = 256  # pixels; shorter ones cost more to write and sum than they w
 @reference.convolution.on("cuda")
 def convolution(x, kernel, bias, name, strides, padding, dilation, groups):
     size = output_size(x.shape[1:3], kernel.shape[:2], strides, padding, dilation)
+    own = partial(_forward, x, kernel, bias, name, size, strides, padding, dilation, groups)
+    return cudnn.forward(own, x, kernel, bias, name, size, strides, padding, dilation)
+
+
+def _forward(x, kernel, bias, name, size, strides, padding, dilation, groups):
     filters = kernel.shape[3]
     output = empty(x, (len(x), *size, filters))
     z = empty(x, output.shape) if name in FROM_INPUT else None
@@ -54,8 +63,14 @@ def convolution_kernel_gradient(x, grad, window, strides, padding, dilation, gro
 
 
 def _data_gradient(grad, kernel, size, strides, padding, dilation, groups, name="linear"):
-    channels = kernel.shape[2] * groups
-    grad_x = empty(grad, (len(grad), *size, channels))
+    shape = len(grad), *size, kernel.shape[2] * groups
+    own = partial(_own_data_gradient, grad, kernel, shape, strides, padding, dilation, groups, name)
+    return cudnn.data_gradient(own, grad, kernel, shape, strides, padding, dilation)
+
+
+def _own_data_gradient(grad, kernel, shape, strides, padding, dilation, groups, name):
+    size, channels = shape[1:3], shape[3]
+    grad_x = empty(grad, shape)
     # One tile's pixels lie a stride apart; there are stride * stride ways to do so, the first having the most pixels.
     pixels = len(grad) * -(-size[0] // strides[0]) * -(-size[1] // strides[1])
     _launch(
@@ -70,8 +85,18 @@ def _data_gradient(grad, kernel, size, strides, padding, dilation, groups, name=
 
 
 def _weight_gradients(x, grad, window, needed, strides, padding, dilation, groups, name="linear"):
-    """The gradients of kernel and bias, None for what is not needed, from one pass over the pixels."""
-    filters, shape = grad.shape[3], (*window, x.shape[3] // groups, grad.shape[3])
+    """The gradients of kernel and bias, None for what is not needed."""
+    geometry, shape = (strides, padding, dilation), (*window, x.shape[3] // groups, grad.shape[3])
+    own = partial(_own_weight_gradients, x, grad, shape, geometry=(*geometry, groups), name=name)
+    if not needed[0]:
+        return own(needed=needed)
+    of_bias = partial(own, needed=(False, True)) if needed[1] else None
+    return cudnn.weight_gradients(partial(own, needed=needed), of_bias, x, grad, shape, *geometry)
+
+
+def _own_weight_gradients(x, grad, shape, needed, geometry, name):
+    """Those from one pass over the pixels."""
+    filters, groups = grad.shape[3], geometry[-1]
     pixels = len(grad) * grad.shape[1] * grad.shape[2]
     rows = shape[0] * shape[1] * shape[2] if needed[0] else 0
     few, product = _few(filters, groups), (max(1, rows), filters // groups, groups)
@@ -84,7 +109,7 @@ def _weight_gradients(x, grad, window, needed, strides, padding, dilation, group
         "convolution_weights",
         None if few else product,
         (contiguous(x), contiguous(grad), partial, rows, needed[1], length),
-        (x.shape, grad.shape, shape, strides, padding, dilation, groups),
+        (x.shape, grad.shape, shape, *geometry),
         name,
         ((rows + 1, -(-filters // 32), slices), BLOCK),
         slices,

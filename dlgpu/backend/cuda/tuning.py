@@ -1,12 +1,14 @@
 """Which of several ways to do the same is the fastest on a GPU: measured at the first use, and remembered on disk.
 
-All ways must give the same bits, so that what was measured, here or elsewhere, changes time alone. Where nothing can be
-measured, in the emulator, while a graph is captured, and with DLGPU_TUNING=0, the first way is taken: the rule's.
+All of dlgpu's ways give the same bits, so that what was measured, here or elsewhere, changes time alone; cudnn.py has
+others. Where nothing can be measured, in the emulator, while a graph is captured, and with DLGPU_TUNING=0, the first
+way is taken: the rule's.
 """
 
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -23,6 +25,11 @@ from dlgpu.backend.emulator.compiler import cache_folder
 SWITCH = "DLGPU_TUNING"
 ROUNDS, LAUNCHES = 3, 5  # the best round counts, so that what else the GPU does then matters little
 
+
+class Unfit(Exception):
+    """A way turned out not to be one."""
+
+
 _chosen: dict[tuple[int, Hashable], Any] = {}  # by GPU and key, in this process
 
 
@@ -32,7 +39,8 @@ def fastest(key: Hashable, ways: Sequence[Any], run: Callable[[Any], None], devi
     Args:
         key: what the choice depends on beside the GPU; its `repr` is the key on disk.
         ways: each with a name of its own by `str`, by which it is known on disk.
-        run: launches one of them; it is called many times, on the same arguments.
+        run: launches one of them; it is called many times, on the same arguments. It may raise Unfit, save for the
+            first.
         device: where.
         filename: of the kernels: what was measured of an older version counts no more.
     """
@@ -46,10 +54,17 @@ def fastest(key: Hashable, ways: Sequence[Any], run: Callable[[Any], None], devi
     if found is None:
         if import_module("cupy").cuda.get_current_stream().is_capturing():
             return ways[0]  # the next time that it is not captured may tell
-        found = min(ways, key=lambda way: milliseconds(functools.partial(run, way)))
+        found = min(ways, key=lambda way: _milliseconds(functools.partial(run, way)))
         _write(path, version, repr(key), str(found))
     _chosen[device.index, key] = found
     return found
+
+
+def _milliseconds(run: Callable[[], None]) -> float:
+    try:
+        return milliseconds(run)
+    except Unfit:
+        return math.inf
 
 
 def milliseconds(run: Callable[[], None]) -> float:
