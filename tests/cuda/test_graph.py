@@ -329,6 +329,14 @@ def test_an_epoch_of_some_steps_goes_on_where_the_last_one_ended(soon):
     assert counts(model) == [[1, 5], [1]]
 
 
+def test_an_order_that_is_drawn_within_an_epoch_is_drawn_after_the_steps_before_it(soon):
+    def train(model):
+        return fit(model, batch_size=5, steps_per_epoch=21, epochs=6)  # a pass has 14
+
+    model = assert_same_bits(lambda **c: dense_model(layers.Dropout(0.3), **c), train)
+    assert max(counts(model)[0]) > 1
+
+
 def test_gradient_clipping_and_a_loss_scale_go_on_within_one_launch(soon):
     def make(**compiled):
         inner = dlgpu.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5)
