@@ -402,6 +402,35 @@ def test_an_interrupt_ends_the_run_after_whole_steps(soon):
     assert model.optimizer.iterations == done + 7
 
 
+@pytest.mark.parametrize("after", [True, False])
+def test_after_a_launch_that_was_interrupted_come_the_right_batches_and_random_numbers(after, monkeypatch):
+    def make(**compiled):
+        return dense_model(layers.Dropout(0.3), optimizer="sgd", **compiled)
+
+    model, other = make(), make(run_eagerly=True)
+    for each in (model, other):
+        fit(each, batch_size=10, shuffle=False)
+    (found,) = model._step.replays._known.values()
+    graph_of_one = found.recording.counts[1]
+
+    class Interrupted:
+        def launch(self):
+            if after:
+                graph_of_one.launch()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setitem(found.recording.counts, 1, Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, batch_size=10, shuffle=False)
+    other.set_weights(model.get_weights())
+    state, results = dlgpu.ops.random.default_generator().state, []
+    for each in (model, other):
+        dlgpu.ops.random.default_generator().state = state
+        results.append(fit(each, batch_size=10, shuffle=False))
+    assert results[0] == results[1]
+
+
 def test_several_steps_that_do_not_give_the_same_bits_are_not_done_at_once(soon, monkeypatch):
     gather = graph.Captured._gather
     monkeypatch.setattr(graph.Captured, "_gather", lambda self: None if self.counts else gather(self))
