@@ -17,6 +17,7 @@ import inspect
 import json
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -100,6 +101,12 @@ def compiled(code: Source, defines: Sequence[str], architecture: str) -> dict[st
     return {kernel: Resources(**r) for kernel, r in json.loads(path.read_text()).items()}
 
 
+def all_compiled(modules: Sequence[tuple[Source, Sequence[str], str]]) -> list[dict[str, Resources]]:
+    """`compiled` of each, on all processors."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda module: compiled(*module), modules))
+
+
 def _compile(text: str, options: Sequence[str]) -> str:
     """What NVRTC says of a source that it compiles; a warning is an error (-Werror is younger than NVRTC 13.0)."""
     from cuda.bindings import nvrtc
@@ -147,11 +154,11 @@ def report() -> dict:
     """What the file is to hold."""
     kernels: dict[str, dict[str, list[int]]] = {}
     for filename in FILES:
-        code = source(filename)
         ways = {dtype: STORAGE[dtype] for dtype in STORAGE}
         ways |= {macro: (*STORAGE["float32"], macro) for (macro,) in variants(filename)[1:]}
-        for way, defines in ways.items():
-            for kernel, r in sorted(compiled(code, defines, REPORTED).items()):
+        modules = all_compiled([(source(filename), defines, REPORTED) for defines in ways.values()])
+        for way, module in zip(ways, modules):
+            for kernel, r in sorted(module.items()):
                 kernels.setdefault(f"{filename} {kernel}", {})[way] = [r.registers, r.shared, r.spilled]
     same = {
         name: {"any": found["float32"]} for name, found in kernels.items() if len(set(map(tuple, found.values()))) == 1

@@ -88,6 +88,11 @@ class Rows:
         same = other.data is self.data and other.order is self.order
         return same and self.start == other.start + other.samples and self.samples == other.samples
 
+    @property
+    def ends(self) -> bool:
+        """Whether these are the last rows of a pass."""
+        return self.start + self.samples == self.data.samples
+
     def copy_to(self, targets: list) -> None:
         """Copy the rows of all arrays, in order, to others of their shapes."""
         for source, target in zip(self.data.arrays, targets):

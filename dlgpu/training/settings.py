@@ -1,11 +1,13 @@
 """What a recorded step takes for constant: settings of layers, losses and the like, and what their functions read."""
 
 import functools
+import os
 import pickle
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from contextvars import ContextVar
 from itertools import chain
 from types import (
     BuiltinMethodType,
@@ -110,6 +112,8 @@ def _inside(value: Any, kind: type) -> Iterable:
         return [getattr(value, name) for name in PARTS[kind]]
     if kind.__module__ == "random" or kind.__module__.startswith("numpy.random"):
         return (pickle.dumps(value),)
+    if kind is ContextVar:
+        return (value.get(None),)
     if kind is FunctionType:
         return _read_by(value) if _is_users(value.__module__) else ()
     if issubclass(kind, type):
@@ -144,6 +148,8 @@ def _read_by(function: FunctionType) -> Iterator:
         with suppress(ValueError):  # its variable has no value yet
             yield cell.cell_contents
     names = dict.fromkeys(name for code in _codes(function.__code__) for name in code.co_names)
+    if not names.keys().isdisjoint(("environ", "getenv")):
+        yield dict(os.environ)
     spaces = [function.__globals__, sys.modules]
     for space in spaces:
         for value in (space[name] for name in names if name in space):

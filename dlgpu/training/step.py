@@ -101,7 +101,8 @@ class Step:
                 yield waiting
                 waiting = []
             waiting.append(batch)
-            if len(waiting) >= self.replays.together(self, waiting[0], most):
+            # after the last one of a pass comes another order, which is to be drawn after what these steps draw
+            if batch.ends or len(waiting) >= self.replays.together(self, waiting[0], most):
                 yield waiting
                 waiting = []
         if waiting:

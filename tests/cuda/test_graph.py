@@ -329,6 +329,14 @@ def test_an_epoch_of_some_steps_goes_on_where_the_last_one_ended(soon):
     assert counts(model) == [[1, 5], [1]]
 
 
+def test_an_order_that_is_drawn_within_an_epoch_is_drawn_after_the_steps_before_it(soon):
+    def train(model):
+        return fit(model, batch_size=5, steps_per_epoch=21, epochs=6)  # a pass has 14
+
+    model = assert_same_bits(lambda **c: dense_model(layers.Dropout(0.3), **c), train)
+    assert max(counts(model)[0]) > 1
+
+
 def test_gradient_clipping_and_a_loss_scale_go_on_within_one_launch(soon):
     def make(**compiled):
         inner = dlgpu.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5)
@@ -392,6 +400,35 @@ def test_an_interrupt_ends_the_run_after_whole_steps(soon):
         history = model.fit(X, Y, batch_size=10, verbose=0)
     assert history.interrupted
     assert model.optimizer.iterations == done + 7
+
+
+@pytest.mark.parametrize("after", [True, False])
+def test_after_a_launch_that_was_interrupted_come_the_right_batches_and_random_numbers(after, monkeypatch):
+    def make(**compiled):
+        return dense_model(layers.Dropout(0.3), optimizer="sgd", **compiled)
+
+    model, other = make(), make(run_eagerly=True)
+    for each in (model, other):
+        fit(each, batch_size=10, shuffle=False)
+    (found,) = model._step.replays._known.values()
+    graph_of_one = found.recording.counts[1]
+
+    class Interrupted:
+        def launch(self):
+            if after:
+                graph_of_one.launch()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setitem(found.recording.counts, 1, Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, batch_size=10, shuffle=False)
+    other.set_weights(model.get_weights())
+    state, results = dlgpu.ops.random.default_generator().state, []
+    for each in (model, other):
+        dlgpu.ops.random.default_generator().state = state
+        results.append(fit(each, batch_size=10, shuffle=False))
+    assert results[0] == results[1]
 
 
 def test_several_steps_that_do_not_give_the_same_bits_are_not_done_at_once(soon, monkeypatch):

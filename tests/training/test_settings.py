@@ -1,10 +1,12 @@
 """What users' layers and losses read may change at any time: a step is then recorded anew, or runs as written."""
 
 import functools
+import os
 import random
 import types
 import weakref
 from collections import deque
+from contextvars import ContextVar
 
 import numpy as np
 import pytest
@@ -89,6 +91,7 @@ def test_what_a_loss_sums_in_an_array_is_summed_once_a_step():
 LISTS = {name: [1.0] for name in ("global", "function's", "around", "default", "property", "loss")}
 SCALE, NAMED = LISTS["global"], {"scale": 1.0}
 CONFIG = types.ModuleType("config")
+CONTEXT: ContextVar[float] = ContextVar("CONTEXT", default=1.0)
 
 
 class Slots:
@@ -142,6 +145,11 @@ READ = {  # how a layer reads a number, and how that is changed
     "a global": (lambda layer: SCALE[0], put_first("global")),
     "a property": (lambda layer: layer.property, put_first("property")),
     "a function's global": (lambda layer: other(), put_first("function's")),
+    "a context's": (lambda layer: CONTEXT.get(), lambda layer, v: CONTEXT.set(v)),
+    "the environment": (
+        lambda layer: float(os.environ.get("DLGPU_TESTED", "1")),
+        lambda layer, v: os.environ.__setitem__("DLGPU_TESTED", str(v)),
+    ),
     "a default": (lambda layer, found=LISTS["default"]: found[0], put_first("default")),
     "the function around": ((lambda found: lambda layer: found[0])(LISTS["around"]), put_first("around")),
 }

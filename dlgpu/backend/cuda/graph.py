@@ -248,13 +248,18 @@ class Captured:
     def replay(self, count: int = 1) -> None:
         """Launch so many steps, from the batch that was loaded on; the host does not wait for them."""
         with self.cupy.cuda.Device(self.repeater.index):
+            at = []
             for i, (generator, blocks) in enumerate(zip(self.sources, self._drawn)):
                 seed, counter = generator.advance(4 * blocks * count)
                 if self._at[i] != (seed, counter):
                     self._write(self._states, 3 * i, [seed, counter % 2**64, counter >> 64])
-                self._at[i] = seed, (counter + count * blocks) % 2**128
+                self._at[i] = None
+                at.append((seed, (counter + count * blocks) % 2**128))
+            # a launch that Ctrl-C ends may have moved the device on, or not: then all is written anew
+            words, self._words = self._words, [-1] * len(self._words)
             self.graphs[count].launch()
-            self._words[1] += count * self.samples
+            words[1] += count * self.samples
+            self._words, self._at = words, at
             self._kept = None  # whatever takes its memory now comes later on the same stream
 
     def timed(self) -> float:
