@@ -199,10 +199,12 @@ class Replay:
                 raise
             self._refused.add(count)
             return False
-        recording.replay(count)
-        replayed = before.digests()
-        before.restore()
-        step.optimizer.take_back()
+        try:
+            recording.replay(count)
+            replayed = before.digests()
+        finally:
+            before.restore()
+            step.optimizer.take_back()
         for batch in batches:
             self.run(step, batch)
         if before.digests() != replayed:
@@ -218,7 +220,8 @@ class Replay:
             replayed = before.digests()
         except Exception:  # what is wrong with the batch shows in the written step, too
             replayed = []
-        before.restore()
+        finally:
+            before.restore()
         state = step.settings(), drawn()
         again = self.recording.again(_run(step, batch), arrays, list(step.holders()))
         self.tried = again and (step.settings(), drawn()) == state and before.digests() == replayed

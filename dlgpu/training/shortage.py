@@ -1,5 +1,6 @@
 """When memory runs out: an error that says what asked for how much and what helps, and a model that can go on."""
 
+import sys
 import traceback
 from contextlib import suppress
 from types import FrameType
@@ -23,17 +24,19 @@ class Shortage:
 
     def __init__(self, step: Any):
         self.step = step
+        self._handled: list = []  # errors that callers are handling: they stay as they are
 
     def __enter__(self) -> None:
-        pass
+        self._handled.append(sys.exc_info()[1])
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        handled = self._handled.pop()
         if error is None or isinstance(error, OutOfMemoryError) or not is_shortage(error):
             return
         message = explanation(self.step, error)
         del trace
         link = error
-        while link is not None:
+        while link is not None and link is not handled:
             _empty(link)
             link = link.with_traceback(None).__context__
         self.step.forget()

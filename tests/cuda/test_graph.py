@@ -431,6 +431,26 @@ def test_after_a_launch_that_was_interrupted_come_the_right_batches_and_random_n
     assert results[0] == results[1]
 
 
+def test_a_trial_of_several_steps_that_is_interrupted_leaves_the_model_as_it_was(soon, monkeypatch):
+    model, states, launch = dense_model(layers.Dropout(0.3)), [], graph.Captured.replay
+
+    def now():
+        return model.get_weights(), model.optimizer.get_state()
+
+    def interrupted(self, count=1):
+        states.append(now())
+        launch(self, count)
+        if count > 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(graph.Captured, "replay", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, batch_size=10)
+    weights, state = states[-1]
+    assert all(map(np.array_equal, model.get_weights(), weights))
+    assert int(state["iterations"]) - 1 == model.optimizer.iterations  # the first of them was counted then
+
+
 def test_several_steps_that_do_not_give_the_same_bits_are_not_done_at_once(soon, monkeypatch):
     gather = graph.Captured._gather
     monkeypatch.setattr(graph.Captured, "_gather", lambda self: None if self.graphs else gather(self))

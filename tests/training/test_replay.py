@@ -287,3 +287,21 @@ def test_labels_and_indices_of_another_byte_order_mean_the_same():
         dlgpu.set_random_seed(1)
         found.append(fit(make(), indices.astype(f"{kind}i4"), labels.astype(f"{kind}i8")))
     assert found[0] == found[1]
+
+
+def test_a_trial_that_is_interrupted_leaves_the_model_as_it_was(monkeypatch):
+    model = dense_model(layers.BatchNormalization())
+    for _ in range(3):  # of which the first one makes the weights
+        model.train_on_batch(X, Y)
+    (found,) = model._step.replays._known.values()
+    replay = found.recording.replay
+
+    def interrupted():
+        replay()
+        raise KeyboardInterrupt
+
+    before = model.get_weights(), model.optimizer.get_state()
+    monkeypatch.setattr(found.recording, "replay", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.train_on_batch(X, Y)
+    np.testing.assert_equal((model.get_weights(), model.optimizer.get_state()), before)

@@ -65,6 +65,19 @@ def test_what_the_failed_step_held_is_free_while_the_error_is_held():
         gc.enable()
 
 
+def test_an_error_that_the_caller_is_handling_keeps_its_traceback():
+    model = model_of()
+    model.fit(X, Y, verbose=0)
+    model.layers[2].room = 3
+    try:
+        raise KeyError("another")
+    except KeyError as error:
+        with pytest.raises(dlgpu.OutOfMemoryError):
+            model.fit(X, Y, verbose=0)
+        kept = error.__traceback__
+    assert kept is not None
+
+
 def test_the_backward_pass_of_a_step_lets_activations_go_as_it_passes_them():
     model = dlgpu.Sequential([layers.Dense(256, activation="tanh") for _ in range(12)])
     model.compile("sgd", "mse", run_eagerly=True)
