@@ -411,7 +411,7 @@ def test_after_a_launch_that_was_interrupted_come_the_right_batches_and_random_n
     for each in (model, other):
         fit(each, batch_size=10, shuffle=False)
     (found,) = model._step.replays._known.values()
-    graph_of_one = found.recording.counts[1]
+    graph_of_one = found.recording.graphs[1]
 
     class Interrupted:
         def launch(self):
@@ -420,7 +420,7 @@ def test_after_a_launch_that_was_interrupted_come_the_right_batches_and_random_n
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setitem(found.recording.counts, 1, Interrupted())
+        patch.setitem(found.recording.graphs, 1, Interrupted())
         with pytest.raises(KeyboardInterrupt):
             fit(model, batch_size=10, shuffle=False)
     other.set_weights(model.get_weights())
