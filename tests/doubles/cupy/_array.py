@@ -12,6 +12,12 @@ SCALARS = (bool, int, float, complex, np.generic)
 NO_CONVERSION = "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct one explicitly"
 
 
+def _unpickled(values):
+    from cupy import array
+
+    return array(values)
+
+
 class ndarray:
     """An array on a device. What a NumPy array does beyond what is here, CuPy's does not do, or not in the same way."""
 
@@ -47,6 +53,9 @@ class ndarray:
             out[...] = self._host
             return out
         return np.array(self._host, order=order)
+
+    def __reduce__(self):
+        return _unpickled, (self.get(),)
 
     def set(self, arr, stream=None):
         _graph.capturing("a copy from the host")
