@@ -90,8 +90,9 @@ def operations(call: Call, before: list[Call]) -> float | None:
     if name in RECURRENT:
         return 2.0 * math.prod(a[0].shape[:2]) * (a[1].size + a[2].size)
     if name.removesuffix("_backward") in RECURRENT:
-        forward = [c for c in before if c.name == name.removesuffix("_backward") and c.args[1].size == a[0].size]
-        return 2 * operations(forward[-1], []) if forward else None  # type: ignore[operator]
+        cell = name.removesuffix("_backward")
+        forward = [operations(c, []) for c in before if c.name == cell and c.args[1].size == a[0].size]
+        return 2 * forward[-1] if forward and forward[-1] is not None else None
     return None
 
 

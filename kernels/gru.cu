@@ -57,12 +57,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) gru_forward(
     Block b(shared, outside, arrivals, batch, units, width, rows, units, Sums::LANES);
     Sums product(b, recurrent, units, 1, units, 3LL * units);
     auto load = [&](int t, int pass, A (&drive)[MINE], bool& present) {
-        if (t >= time || !b.has(pass)) return;
-        long long step = (b.first + b.sample(pass)) * time + t;
-        present = !mask || mask[step];
-        for (int m = 0; m < MINE; m++) {
-            if (Sums::column(m) < 3) drive[m] = A(gates[(step * 3 + Sums::column(m)) * units + b.unit]);
-        }
+        Sums::load(b, gates, mask, t, time, pass, drive, present);
     };
     A bias[MINE] = {};
     for (int m = 0; m < MINE; m++) {

@@ -58,10 +58,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_forward(
     Block b(shared, outside, arrivals, batch, units, width, rows, units, Sums::LANES);
     Sums product(b, recurrent, units, 1, units, 4LL * units);
     auto load = [&](int t, int pass, A (&drive)[MINE], bool& present) {
-        if (t >= time || !b.has(pass)) return;
-        long long step = (b.first + b.sample(pass)) * time + t;
-        present = !mask || mask[step];
-        for (int m = 0; m < MINE; m++) drive[m] = A(gates[(step * 4 + Sums::column(m)) * units + b.unit]);
+        Sums::load(b, gates, mask, t, time, pass, drive, present);
     };
     FOR_PASSES(pass, b) {
         if (!b.speaks(pass)) continue;

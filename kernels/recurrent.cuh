@@ -161,6 +161,17 @@ struct Product {
     __device__ static int column(int m) { return threadIdx.x % SHARE / COPIES * MINE + m; }
     __device__ static bool writes() { return threadIdx.x % COPIES == 0; }
 
+    // What the inputs give to the thread's columns at step t, of drive (batch, time, OUT * units); and whether there is one.
+    __device__ static void load(
+        const Block& b, const T* drive, const bool* mask, int t, int time, int pass, A (&mine)[MINE], bool& present) {
+        if (t >= time || !b.has(pass)) return;
+        long long step = (b.first + b.sample(pass)) * time + t;
+        present = !mask || mask[step];
+        for (int m = 0; m < MINE; m++) {
+            if (OUT == PAD || column(m) < OUT) mine[m] = A(drive[(step * OUT + column(m)) * b.units + b.unit]);
+        }
+    }
+
     // The value of a column of the thread's unit and sample, from the lane that has it.
     __device__ static A gathered(const A (&mine)[MINE], int column) {
         int lane = threadIdx.x % 32;

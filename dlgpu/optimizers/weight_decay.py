@@ -8,10 +8,12 @@ from dlgpu.backend.reference import update as kernels
 from dlgpu.optimizers.kept import Kept
 from dlgpu.parameters import Parameter
 
+_decaying: set[Callable] = set()
+
 
 def decaying(update: Callable) -> Callable:
     """Mark an `update` that does the weight decay itself, as `self.decay` says; for others it is a pass of its own."""
-    update.decaying = True  # type: ignore[attr-defined]
+    _decaying.add(update)
     return update
 
 
@@ -29,7 +31,7 @@ class WeightDecay:
     @property
     def decay(self) -> float:
         """The weight decay that an `update` marked `decaying` is to do: none where some parameters are spared."""
-        if not self.weight_decay or any(self._undecayed) or not hasattr(type(self).update, "decaying"):
+        if not self.weight_decay or any(self._undecayed) or type(self).update not in _decaying:
             return 0.0
         return self.weight_decay
 

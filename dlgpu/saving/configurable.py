@@ -3,6 +3,7 @@
 import functools
 import inspect
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -139,7 +140,7 @@ class Configurable:
         """A new object of this class from `get_config()`."""
         arguments, signature = {name: deserialize(value) for name, value in config.items()}, _signature(cls.__init__)
         rest = {name: arguments.pop(name) for name in config if name not in signature.parameters}
-        bound = inspect.BoundArguments(signature, arguments)  # type: ignore[arg-type]
+        bound = inspect.BoundArguments(signature, OrderedDict(arguments))
         return cls(*bound.args, **bound.kwargs, **rest)
 
 

@@ -58,8 +58,7 @@ def a_mask():
     return Tensor(RNG.uniform(0, 1, SHAPE) > 0.5)
 
 
-X = lambda: [wanted()]  # noqa: E731
-PAIR, BESIDE = (lambda: [wanted(), wanted()]), (lambda: [wanted(), constant()])
+X, PAIR, BESIDE = (lambda: [wanted()]), (lambda: [wanted(), wanted()]), (lambda: [wanted(), constant()])
 CASES = {
     "add": (ops.add, PAIR, 0),
     "subtract": (ops.subtract, PAIR, 0),

@@ -65,6 +65,19 @@ class Capture:
         raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: operation not permitted while capturing: {what}")
 
 
+def launch(work):
+    """Work that another library does on the current stream, on addresses: a capture notes it, else it is done."""
+    from cupy.cuda import get_current_stream
+
+    capture = capturing()
+    if capture is not None:
+        return capture.note([], work)
+    line = get_current_stream()._line
+    line.work()
+    _order.run(line.clock)  # copies on which it waits
+    work()
+
+
 def capturing(what=None):
     """The capture in progress, if the current stream is the one that is captured.
 

@@ -219,13 +219,7 @@ class pygraph:
                         found = (np.fmax if name in hiding else np.maximum)(found, 0)
                 result[...] = found
 
-        capture = _graph.capturing()
-        if capture is not None:
-            return capture.note([], work)
-        line = get_current_stream()._line
-        line.work()
-        _order.run(line.clock)  # copies on which it waits
-        work()
+        _graph.launch(work)
 
 
 def _array(pointer, of):
