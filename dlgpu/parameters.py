@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dlgpu.backend.devices import array_namespace, device_of
+from dlgpu.backend.devices import device_of
 from dlgpu.tensor import Tensor, beside
 
 ALIGNMENT = 256  # bytes; what vector loads and all-reduce like
@@ -94,11 +94,8 @@ class FlatParameters:
 
     def set_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         """Copy each parameter's gradient to its place; None counts as zero."""
-        for view, gradient in zip(self.gradient_views, gradients):
-            if gradient is None:
-                view[...] = 0
-            else:
-                array_namespace(view).copyto(view, beside(gradient, view))  # which a recording notes
+        arrays = [None if g is None else beside(g, view) for g, view in zip(gradients, self.gradient_views)]
+        device_of(self.gradients).fill(self.gradient_views, arrays)
 
 
 def flatten(parameters: Sequence[Parameter], held: Sequence[FlatParameters] = ()) -> list[FlatParameters]:

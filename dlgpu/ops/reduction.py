@@ -10,7 +10,7 @@ from dlgpu.backend.narrow import at_least_float32, is_narrow
 from dlgpu.backend.reference import reduction as kernels
 from dlgpu.ops.elementwise import equal, exp, log, sqrt, square, stop_gradient, where
 from dlgpu.ops.operands import floating, total
-from dlgpu.ops.shape import axes_of, axis_of
+from dlgpu.ops.shape import axes_of, axis_of, reshape
 from dlgpu.tensor import Tensor, as_tensor, record, wrap
 
 
@@ -44,6 +44,8 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     count = math.prod(shape[a] for a in axes)
     if len(axes) == x.ndim and not keepdims and x.size:
         return record(kernels.mean_of_all(x.array), (x,), lambda grad: (_spread(grad, count, shape),))
+    if count == 1:
+        return reshape(x, _kept(shape, axes) if keepdims else tuple(n for i, n in enumerate(shape) if i not in axes))
     array = x.array.mean(axis=axes, dtype=at_least_float32(x.dtype), keepdims=keepdims).astype(x.dtype, copy=False)
     return record(array, (x,), lambda grad: (_restore(grad / count, shape, axes),))
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from dlgpu.autograd import no_grad
 from dlgpu.backend import held
 from dlgpu.backend.devices import Device
@@ -33,6 +35,7 @@ class Step:
         self.optimizer = optimizer
         self.flats: list[FlatParameters] = []
         self.device: Device | None = None
+        self._ones: dict[tuple, Tensor] = {}
         self.replays = Replays()
         self.shortage = Shortage(self)
         self.begin()
@@ -120,9 +123,16 @@ class Step:
             raise ValueError("the loss does not depend on any trainable weight: is every layer frozen?")
         scaled = self.optimizer.scale_loss(loss)
         for flat in self.flats:
-            flat.set_gradients(pull_back([scaled], [None], flat.parameters, once=len(self.flats) == 1))
+            flat.set_gradients(pull_back([scaled], [self._one(scaled)], flat.parameters, once=len(self.flats) == 1))
         self._count(y, outputs, sample_weight, loss, samples)
         self.optimizer.change()  # last, so that where memory runs out before no weight has changed
+
+    def _one(self, loss: Tensor) -> Tensor:
+        """The derivative of the loss by itself; it is made once, so that a step need not."""
+        kind = self.device, loss.shape, loss.dtype
+        if kind not in self._ones:
+            self._ones[kind] = wrap(loss.device.asarray(np.ones(loss.shape, loss.dtype)))
+        return self._ones[kind]
 
     def prepare(self) -> None:
         """The host's part of an update."""

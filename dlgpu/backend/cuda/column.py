@@ -11,6 +11,7 @@ from dlgpu.backend.cuda import (
     pooling,
     random,
     recurrent,
+    reduction,
     softmax,
     update,
 )

@@ -21,6 +21,8 @@ BITS = ["random_bits", "random_integers", "random_bernoulli", "random_permutatio
 EXEMPT = dict.fromkeys(BITS, FILLS | set(FLOATS)) | dict.fromkeys(["random_uniform", "random_normal"], FILLS)
 EXEMPT["count_each"] = {*FLOATS, "NaN", "large values", "tiny values"}  # it takes integers
 EXEMPT["adjust_scale"] = ATTACKS  # it has four numbers
+EXEMPT["add_scaled"] = EXEMPT["spread"] = SIZES | {"not contiguous", "large values", "tiny values"}  # they have one
+EXEMPT["add_binary_matches"] = {"0 rows"}  # which have no share
 
 
 @functools.cache

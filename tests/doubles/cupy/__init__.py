@@ -104,17 +104,17 @@ def _creation(name):
         supported(host.dtype)
         if name.startswith("empty"):
             _graph.garbage(host)
-        return _constant(host)
+        return _constant(host, nodes=not name.startswith("empty"))
 
     return make
 
 
-def _constant(host):
+def _constant(host, nodes=1):
     """An array of these values, which a graph writes at each launch."""
     capture = _graph.capturing()
     found, values = made(host), host.copy()
     if capture is not None:
-        capture.note([(found._memory, True)], _graph.again(found._host, lambda: values))
+        capture.note([(found._memory, True)], _graph.again(found._host, lambda: values), nodes)
         _graph.garbage(found._host)
     return found
 

@@ -12,10 +12,10 @@ from cupy import _order
 
 
 class Graph:
-    """What `end_capture` returns."""
+    """What `end_capture` returns. Only the stand-in says how many `nodes`, kernels and copies, it has."""
 
-    def __init__(self, notes, pools, lent):
-        self._notes, self._pools, self._lent = notes, pools, lent
+    def __init__(self, notes, pools, lent, nodes):
+        self._notes, self._pools, self._lent, self.nodes = notes, pools, lent, nodes
 
     def launch(self, stream=None):
         from cupy.cuda import get_current_stream
@@ -42,11 +42,12 @@ class Capture:
     """A capture in progress in this thread."""
 
     def __init__(self, stream):
-        self.stream, self.notes, self.pools, self.lent, self.broken = stream, [], [], [], False
+        self.stream, self.notes, self.pools, self.lent, self.nodes, self.broken = stream, [], [], [], 0, False
 
-    def note(self, uses, function):
-        """Some work: the memory that it uses, (memory, writes) each, and what it does."""
+    def note(self, uses, function, nodes=1):
+        """Some work: the memory that it uses, (memory, writes) each, what it does, and what that adds to a graph."""
         self.notes.append((uses, function))
+        self.nodes += nodes
 
     def allocated(self, array):
         """An array was made. The graph refers to its address, which keeps nothing alive."""
@@ -55,7 +56,7 @@ class Capture:
         pooled = array._pointer.mem
         self.pools.append(weakref.ref(pooled.pool))
         self.lent.append((weakref.ref(pooled), array._host))
-        self.note([(array._memory, True)], lambda: None)
+        self.note([(array._memory, True)], lambda: None, nodes=0)
 
     def illegal(self, what):
         """Something that cannot be captured: the capture is lost, too."""

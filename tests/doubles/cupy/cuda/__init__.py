@@ -108,7 +108,7 @@ class Stream:
             raise runtime.CUDARuntimeError(
                 "cudaErrorStreamCaptureInvalidated: operation failed due to an earlier error"
             )
-        return Graph(capture.notes, capture.pools, capture.lent)
+        return Graph(capture.notes, capture.pools, capture.lent, capture.nodes)
 
     def is_capturing(self):
         return _order.local.capture is not None and _order.local.capture.stream is self
