@@ -78,7 +78,10 @@ def operations(call: Call, before: list[Call]) -> float | None:
     if name == "dense":
         return 2.0 * a[0].size * a[1].shape[-1]
     if name == "dense_backward":
-        return 2.0 * a[1].size * a[2].shape[-1] * sum(a[5][:2])
+        made = a[5][0] is True, a[5][1]  # "factors": the product is made later
+        return 2.0 * a[1].size * a[2].shape[-1] * sum(made)
+    if name == "dense_activation_backward":
+        return 2.0 * a[0].size * a[1].shape[0]
     if name == "convolution":
         return 2.0 * call.results[0].size * math.prod(a[1].shape[:3])
     if name == "convolution_backward":

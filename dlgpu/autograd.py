@@ -39,6 +39,15 @@ class Node:
         self.vjp = _gone
 
 
+class Deferred:
+    """A gradient that is computed when it is read, or where the walk ends: what it is made of may change later."""
+
+    __slots__ = ()
+
+    def compute(self) -> None:
+        raise NotImplementedError
+
+
 def _gone(*gradients: Any) -> NoReturn:
     raise RuntimeError("a gradient is asked for again of a tape that was let go as it was walked")
 
@@ -107,6 +116,9 @@ def gradients(
             node = heapq.heappop(later)[1]
             arrived = pending.pop(node)
             if wanted(node):
+                for gradient in arrived:
+                    if isinstance(gradient, Deferred):
+                        gradient.compute()
                 kept[node] = arrived  # and go no further: what lies below is not asked for
             elif node.vjp is not None:
                 for edge, gradient in zip(node.edges, node.pull(arrived)):

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from dlgpu.autograd import recording
+from dlgpu.autograd import Deferred, recording
 from dlgpu.backend.narrow import in_float32, is_narrow
 from dlgpu.backend.reference import activation as kernels
-from dlgpu.backend.reference import special
+from dlgpu.backend.reference import linear, special
 from dlgpu.errors import unknown_name
 from dlgpu.ops.differentiation import pull_back, with_composite
 from dlgpu.ops.elementwise import absolute, clip, exp, expm1, greater, less, maximum, sign, tanh, where
@@ -86,19 +86,57 @@ def dense(x: Any, kernel: Tensor, bias: Tensor | None = None, activation: Activa
         saved = None  # any array will do for its derivative
 
     def vjp(grad: Tensor) -> tuple:
-        needed = (x.requires_grad, kernel.requires_grad, bias is not None and bias.requires_grad)
-        grad_rows = grad.array.reshape(flat)
-        kept = grad_rows if saved is None else saved
-        grads = kernels.dense_backward(grad_rows, rows, kernel.array, kept, name, needed)
-        grad_x = grads[0].reshape(x.shape) if needed[0] else None
-        return tuple(None if g is None else wrap(g) for g in (grad_x, *grads[1:]))
+        deferred = x.edge is not None and getattr(x.edge[0].vjp, "takes_factors", False)
+        by_x = "factors" if deferred else x.requires_grad
+        needed = (by_x, kernel.requires_grad, bias is not None and bias.requires_grad)
+        factors = grad.factors if isinstance(grad, Product) else None
+        if factors is None or saved is None:
+            grad_rows, left = grad.array.reshape(flat), name
+        else:
+            grad_rows, left = kernels.dense_activation_backward(*factors, saved, name), "linear"
+        kept = grad_rows if left == "linear" else saved
+        grads = kernels.dense_backward(grad_rows, rows, kernel.array, kept, left, needed)
+        if type(grads[0]) is tuple:
+            grad_x: Any = Product(grads[0], x.shape)
+        else:
+            grad_x = wrap(grads[0].reshape(x.shape)) if by_x else None
+        return (grad_x, *(None if g is None else wrap(g) for g in grads[1:]))
 
     def composite(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         product = matmul(x, kernel)
         return COMPOSITES[name](product if bias is None else product + bias)
 
     inputs = (x, kernel, bias)
-    return record(output.reshape(*lead, kernel.shape[1]), inputs, with_composite(vjp, composite, inputs))
+    pull: Any = with_composite(vjp, composite, inputs)
+    pull.takes_factors = name != "linear"
+    return record(output.reshape(*lead, kernel.shape[1]), inputs, pull)
+
+
+class Product(Tensor, Deferred):
+    """The gradient grad @ kernel.T by a dense layer's input, which is computed when it is read.
+
+    It goes to another dense layer alone, whose output that input is. Unless others add to it or it is asked for itself,
+    that layer takes the factors: a kernel multiplies them, and by its activation's derivative, in one pass.
+    """
+
+    __slots__ = ("factors", "outline")
+
+    def __init__(self, factors: tuple, shape: tuple[int, ...]):
+        self.factors: tuple | None = factors
+        self.outline = shape
+        self.edge = self.grad = self.mask = None
+
+    def compute(self) -> None:
+        if self.factors is not None:
+            grad, kernel = self.factors
+            self.array = linear.matmul(grad, kernel.T).reshape(self.outline)
+            self.factors = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "array":  # which is looked for here as long as it is not set
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self.compute()
+        return self.array
 
 
 def checked_bias(x: Any, bias: Tensor | None, name: str) -> Tensor | None:

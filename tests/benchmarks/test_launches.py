@@ -55,6 +55,8 @@ def test_operations_are_counted_as_products_have_them():
     x, kernel = np.ones((4, 6)), np.ones((6, 2))
     assert called("dense", (x, kernel)) == 96
     assert called("dense_backward", (np.ones((4, 2)), x, kernel, None, "relu", (True, True, True))) == 192
+    assert called("dense_backward", (np.ones((4, 2)), x, kernel, None, "relu", ("factors", True, True))) == 96
+    assert called("dense_activation_backward", (np.ones((4, 2)), kernel, x, "relu")) == 96
     series, kernel, recurrent = np.ones((2, 10, 3)), np.ones((3, 20)), np.ones((5, 20))
     forward = launches.Call("lstm", lambda: None, (series, kernel, recurrent))
     assert launches.operations(forward, []) == 2 * 20 * 160

@@ -8,12 +8,16 @@ import pytest
 
 import dlgpu
 from dlgpu import layers
-from dlgpu.backend.cuda import cublaslt
+from dlgpu.backend.cuda import activation, cublaslt
 from dlgpu.backend.dispatch import registry
+from dlgpu.ops.activation import fuses
 from tests.cuda.test_graph import PROGRAMS, RNG, assert_same_bits, captured, fit, model_of
 from tests.cuda.test_stand_in_graph import Counted, steady
+from tests.ops import test_dense_chain
 
 CACHED = cublaslt.bindings, cublaslt.plan, cublaslt._of_device, cublaslt._keeps_nan
+CACHED += activation._multiplies_by_slope, activation._writes_masks
+TRIED = ["DRELU", "DEFAULT", "RELU_AUX"]  # relu's gradient against a plain product, and whether NaN goes through it
 
 
 @pytest.fixture
@@ -37,6 +41,18 @@ def of_reference(name, *args):
     return registry[name].reference(*wide)
 
 
+@fuses("gelu_tanh")
+def gelu_tanh(x):
+    return dlgpu.activations.gelu(x, approximate=True)
+
+
+def unpacked(mask, columns):
+    """The bits of a mask, as booleans."""
+    assert mask.dtype == np.uint32
+    assert mask.shape[-1] * 32 == -(-columns // 128) * 128
+    return np.unpackbits(mask.view(np.uint8), axis=-1, bitorder="little")[..., :columns].astype(bool)
+
+
 def agree(lt, cupy, name, *args, epilogues, rtol=2e-6):
     """The kernel gives what its reference gives, by these products and no others."""
     lt.matmuls.clear()
@@ -44,7 +60,9 @@ def agree(lt, cupy, name, *args, epilogues, rtol=2e-6):
     wanted = of_reference(name, *args)
     pairs = zip(found, wanted) if isinstance(found, tuple) else [(found, wanted)]
     for f, w in pairs:
-        if w is not None:
+        if f is not None and f.dtype == np.uint32:
+            np.testing.assert_array_equal(unpacked(f.get(), w.shape[-1]), w > 0)
+        elif w is not None:
             scale = np.abs(w).max(initial=1e-30)
             np.testing.assert_allclose(f.get().astype(np.float64), w, rtol=0, atol=rtol * scale * 10)
     assert [m for m in lt.matmuls if m] == epilogues
@@ -106,7 +124,8 @@ def test_other_types(dtype, rtol, lt, cupy):
     ("name", "units", "epilogues"),
     [
         ("linear", 7, ["BIAS"]),
-        ("relu", 7, ["RELU", "RELU_BIAS"]),  # the first looks for NaN
+        ("relu", 7, [*TRIED, "RELU_AUX_BIAS"]),
+        ("relu", 300, [*TRIED, "RELU_AUX_BIAS"]),
         ("gelu_tanh", 16, ["GELU_AUX", "GELU_AUX_BIAS"]),
         ("gelu_tanh", 7, ["BIAS"]),
         ("tanh", 7, ["BIAS"]),
@@ -144,13 +163,171 @@ def test_the_gradient_of_the_bias_comes_with_that_of_the_kernel(needed, lt, cupy
     agree(lt, cupy, "dense_backward", grad, x, kernel, saved, "relu", needed, epilogues=wanted)
 
 
+def chain(cupy, name, rows=6, units=16, following=5, dtype=np.float32):
+    """What a dense layer keeps, and the gradient by its activation's input, which comes through the next one."""
+    x, kernel, after = (
+        normal(rows, 9, dtype=dtype),
+        normal(9, units, dtype=dtype),
+        normal(units, following, dtype=dtype),
+    )
+    grad = normal(rows, following, dtype=dtype)
+    saved = registry["dense"](cupy.asarray(x), cupy.asarray(kernel), None, name)[1]
+    found = registry["dense_activation_backward"](cupy.asarray(grad), cupy.asarray(after), saved, name)
+    wide = [np.asarray(a, np.float64) for a in (grad, after, x, kernel)]
+    kept = registry["dense"].reference(*wide[2:], None, name)[1]
+    return saved, found.get().astype(np.float64), registry["dense_activation_backward"].reference(*wide[:2], kept, name)
+
+
+@pytest.mark.parametrize("shape", [(6, 16, 5), (1, 8, 2), (33, 128, 7), (5, 264, 40), (3, 7, 2)])
+@pytest.mark.parametrize(("name", "epilogue"), [("relu", "DRELU"), ("gelu_tanh", "DGELU")])
+def test_the_gradient_of_an_activation_comes_with_the_product_before_it(name, epilogue, shape, lt, cupy):
+    chain(cupy, name)
+    lt.matmuls.clear()
+    _, found, wanted = chain(cupy, name, *shape)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6 * abs(wanted).max() + 1e-6)
+    fits = name == "relu" or shape[1] % 8 == 0
+    assert lt.matmuls[-1] == (epilogue if fits else "DEFAULT")
+    assert len(lt.matmuls) == 2
+
+
+@pytest.mark.parametrize(("name", "following"), [("relu", 1), ("tanh", 3), ("relu", 0)])
+def test_what_has_no_such_gradient_is_a_product_and_a_kernel(name, following, lt, cupy):
+    chain(cupy, "relu")
+    lt.matmuls.clear()
+    _, found, wanted = chain(cupy, name, following=following)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+    assert set(lt.matmuls) <= {"DEFAULT", "RELU_AUX"}
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-14), ("float16", 2e-3), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize("name", ["relu", "gelu_tanh"])
+def test_gradients_of_activations_in_other_types(name, dtype, rtol, lt, cupy):
+    import ml_dtypes
+
+    _, found, wanted = chain(cupy, name, dtype=ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=4 * rtol * abs(wanted).max())
+    assert lt.matmuls[-1] == {"relu": "DRELU", "gelu_tanh": "DGELU"}[name]
+
+
+def test_relu_keeps_a_bit_for_each_value_in_place_of_its_output(lt, cupy):
+    saved, _, _ = chain(cupy, "relu", rows=64, units=256)
+    assert saved.nbytes == 64 * 256 // 8
+    assert chain(cupy, "relu", rows=64, units=129)[0].nbytes == 64 * 256 // 8
+
+
+def hides_nan_from(z, bits):
+    return np.where(bits, np.nan_to_num(z), 0)
+
+
+def ends_at_zero(z):
+    return z >= 0
+
+
+def test_a_gradient_that_hides_nan_is_not_used(lt, cupy, monkeypatch):
+    monkeypatch.setattr(lt, "where_above", hides_nan_from)
+    saved, found, wanted = chain(cupy, "relu")
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+    assert saved.dtype == np.float32
+    assert lt.matmuls == ["DRELU", "DEFAULT", "RELU", "RELU", "DEFAULT"]
+
+
+def test_nan_may_go_with_what_is_0_and_stays_elsewhere(lt, cupy):
+    z = np.array([[1.0, -1.0] * 8] * 3, np.float32)
+    grad, after = normal(3, 4), normal(16, 4)
+    grad[1, 2] = np.nan
+    saved = registry["dense"](cupy.asarray(z), cupy.asarray(np.eye(16, dtype=np.float32)), None, "relu")[1]
+    found = registry["dense_activation_backward"](cupy.asarray(grad), cupy.asarray(after), saved, "relu").get()
+    assert lt.matmuls[-1] == "DRELU"
+    assert np.isnan(found[1, ::2]).all()
+    assert not np.isnan(found[[0, 2]]).any()
+
+
+def test_a_kink_on_the_other_side_is_not_taken_over(lt, cupy, monkeypatch):
+    """The derivative at 0 is 0; a library that sets the bit there must not write the masks, but may read them."""
+    monkeypatch.setattr(lt, "above", ends_at_zero)
+    x, kernel = np.zeros((4, 5), np.float32), normal(5, 40)
+    x[0] = 1
+    output, mask = registry["dense"](cupy.asarray(x), cupy.asarray(kernel), None, "relu")
+    assert lt.matmuls == [*TRIED, "DEFAULT"]
+    np.testing.assert_array_equal(unpacked(mask.get(), 40), output.get() > 0)
+    chain(cupy, "relu")
+    assert lt.matmuls[-2:] == ["DEFAULT", "DRELU"]
+
+
+def test_gelus_that_differ_are_not_taken_for_each_other(lt, cupy, monkeypatch):
+    monkeypatch.setattr(lt, "_gelu_slope", lambda z: z > 0)
+    _, found, wanted = chain(cupy, "gelu_tanh")
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+    assert lt.matmuls[-1] == "DEFAULT"
+
+
+def test_a_mask_that_cannot_be_read_by_the_library_is_read_by_the_kernel(lt, cupy, monkeypatch):
+    chain(cupy, "relu")
+    product = cublaslt.product
+    monkeypatch.setattr(cublaslt, "product", lambda *a, **k: None if k.get("through") else product(*a, **k))
+    saved, found, wanted = chain(cupy, "relu")
+    assert saved.dtype == np.uint32
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "epilogue"), [("relu", "DRELU"), ("gelu_tanh", "DGELU")])
+def test_gradients_of_layers_in_a_row_are_those_of_the_plain_operations(name, epilogue, lt):
+    with dlgpu.device("cuda"):
+        test_dense_chain.test_gradients_are_those_of_the_plain_operations(name, (2, 3))
+    assert lt.matmuls.count(epilogue) == 3  # when it is tried, and where no other gradient comes to the hidden output
+
+
+def deep(*others):
+    return (
+        layers.Dense(24, "relu"),
+        layers.Dense(16, gelu_tanh),
+        layers.Dense(8, "relu"),
+        *others,
+        layers.Dense(9, "relu"),
+        layers.Dense(3),
+    )
+
+
+@pytest.mark.parametrize("rule", [{}, {"above": ends_at_zero}, {"where_above": hides_nan_from}])
+def test_a_model_trains_as_without_the_library(rule, lt, monkeypatch):
+    x, y = RNG.standard_normal((24, 6)).astype(np.float32), RNG.standard_normal((24, 3)).astype(np.float32)
+    for name, function in rule.items():
+        monkeypatch.setattr(lt, name, function)
+
+    def trained():
+        dlgpu.set_random_seed(4)
+        with dlgpu.device("cuda"):
+            model = model_of(*deep(), loss="mse")
+            model.fit(x, y, batch_size=8, epochs=4, verbose=0)
+            assert captured(model) == [True]
+            return [w.numpy() for w in model.weights]
+
+    found = trained()
+    assert (lt.matmuls.count("DRELU") > 1) == ("where_above" not in rule)  # once it is tried
+    assert lt.matmuls.count("DGELU") > 1
+    monkeypatch.setenv("DLGPU_CUBLASLT", "0")
+    cublaslt.bindings.cache_clear()
+    for f, w in zip(found, trained()):
+        np.testing.assert_allclose(f, w, rtol=0, atol=1e-4)
+
+
+def test_a_captured_step_with_gradients_in_its_products_gives_the_same_bits(lt):
+    x, y = RNG.standard_normal((20, 2, 6)).astype(np.float32), RNG.standard_normal((20, 2, 3)).astype(np.float32)
+    model = assert_same_bits(
+        lambda **c: model_of(*deep(layers.Dropout(0.3)), loss="mse", **c),
+        lambda m: fit(m, x, y, batch_size=4, epochs=3),
+    )
+    assert captured(model) == [True]
+    assert {"DRELU", "DGELU", "RELU_AUX_BIAS", "GELU_AUX_BIAS"} <= set(lt.matmuls)
+
+
 def test_nan_is_handed_on_by_an_activation_that_would_hide_it(lt, cupy, monkeypatch):
     monkeypatch.setattr(lt.np, "maximum", np.fmax)  # as hardware has it
     x, kernel = normal(4, 5), normal(5, 3)
     x[2, 1] = np.nan
     output, _ = registry["dense"](cupy.asarray(x), cupy.asarray(kernel), None, "relu")
     assert np.isnan(output.get()[2]).all()
-    assert lt.matmuls == ["RELU", "DEFAULT"]
+    assert lt.matmuls == [*TRIED, "DEFAULT"]
 
 
 def test_a_plan_is_made_once_for_each_shape_and_alignment(lt, cupy, monkeypatch):
@@ -218,10 +395,13 @@ def test_a_steady_step_of_these_products_waits_for_nothing(lt, monkeypatch):
     network = (
         layers.Dense(16),
         layers.Dense(5, activation="relu"),
+        layers.Dense(3),
+        layers.Dense(8, activation=gelu_tanh),
+        layers.Dense(2),
         layers.Dense(1, "sigmoid"),
     )
     with dlgpu.device("cuda"):
         step, batches = steady(model_of(*network))
     counted.of(step, [next(batches)])
     assert counted.of(step, batches) == (0, 0, [])
-    assert {"BIAS", "RELU_BIAS", "BGRADA"} <= set(lt.matmuls)
+    assert {"BIAS", "RELU_AUX_BIAS", "BGRADA", "DRELU", "GELU_AUX_BIAS", "DGELU"} <= set(lt.matmuls)

@@ -23,6 +23,10 @@ WORKSPACE = 32 << 20  # bytes: what NVIDIA advises for Hopper
 TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}  # cudaDataType_t
 # cuBLASLt's GELU is the one by tanh. It keeps its input for the backward in columns of a length that 8 divides.
 FUSED = {"linear": "", "relu": "RELU", "gelu_tanh": "GELU_AUX"}
+# Their gradients read that input, or for relu a bit for each value, which RELU_AUX writes: that of column c is bit
+# c % 32 of word c // 32 of its row, and rows are multiples of 128 bits long.
+GRADIENTS = {"relu": "DRELU", "gelu_tanh": "DGELU"}
+MASK = np.dtype(np.uint32)
 
 
 class Shape(NamedTuple):
@@ -38,7 +42,7 @@ class Shape(NamedTuple):
     b_apart: int
     stack: int
     epilogue: str
-    alignments: tuple[int, int, int]
+    alignments: tuple[int, int, int, int]
     tf32: bool
 
 
@@ -76,7 +80,20 @@ def _keeps_nan(index: int, dtype: str, activation: str) -> bool:
     return found is not None and bool(cupy.isnan(found[0].astype(np.float32)).all())
 
 
-def product(a: Any, b: Any, bias: Any = None, activation: str = "linear", sums: bool = False) -> tuple | None:
+def mask_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in words of a mask with a bit for each of so many values."""
+    return *shape[:-1], -(-shape[-1] // 128) * 4
+
+
+def product(
+    a: Any,
+    b: Any,
+    bias: Any = None,
+    activation: str = "linear",
+    sums: bool = False,
+    masked: bool = False,
+    through: tuple[Any, str] | None = None,
+) -> tuple | None:
     """activation(a @ b + bias) over the last two axes; None where cuBLASLt does not do it.
 
     Args:
@@ -84,6 +101,8 @@ def product(a: Any, b: Any, bias: Any = None, activation: str = "linear", sums: 
         bias: (columns,) or None.
         activation: one of FUSED.
         sums: also the sums of b's rows, in the same pass; without bias and activation only.
+        masked: what relu's backward needs is to be a mask.
+        through: multiply by an activation's derivative: what its backward needs, and one of GRADIENTS; a @ b only.
     Returns:
         the product, and what the activation's backward needs, or the sums.
     """
@@ -91,7 +110,7 @@ def product(a: Any, b: Any, bias: Any = None, activation: str = "linear", sums: 
         return None
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     shape = (*lead, a.shape[-2], b.shape[-1])
-    if 0 in (*shape, a.shape[-1]):
+    if 0 in (*shape, a.shape[-1]) or (through is not None and not _reads(*through, shape, a.shape[-1])):
         return None
     if b.ndim == 2:  # one product instead of a stack
         a = a.reshape(-1, a.shape[-1])
@@ -100,17 +119,30 @@ def product(a: Any, b: Any, bias: Any = None, activation: str = "linear", sums: 
     rows, inner = a.shape[-2:][:: -1 if a_turned else 1]
     columns = shape[-1]
     out = empty(a, shape)
-    aux = empty(a, shape) if activation in FROM_INPUT else empty(a, (columns,)) if sums else None
+    if through is not None:
+        aux = contiguous(through[0])
+    elif masked:
+        aux = empty(a, mask_shape(shape), MASK)
+    else:
+        aux = empty(a, shape) if activation in FROM_INPUT else empty(a, (columns,)) if sums else None
     bias = contiguous(bias)
-    parts = [FUSED[activation], "BIAS" if bias is not None else "", "BGRADA" if sums else ""]
-    epilogue = "_".join(filter(None, parts)) or "DEFAULT"
-    alignments, rounded = (alignment(b), alignment(a), alignment(out)), a.dtype == np.float32 and tf32_allowed()
+    parts = [FUSED[activation], "AUX" if masked else "", "BIAS" if bias is not None else "", "BGRADA" if sums else ""]
+    epilogue = "_".join(filter(None, parts)) or ("DEFAULT" if through is None else GRADIENTS[through[1]])
+    alignments = alignment(b), alignment(a), alignment(out), 0 if aux is None or sums else alignment(aux)
+    rounded = a.dtype == np.float32 and tf32_allowed()
     places = a_turned, b_turned, a_apart, b_apart, stack
     found = plan(out.device.id, Shape(a.dtype.name, rows, columns, inner, *places, epilogue, alignments, rounded))
     if found is None:
         return None
     found.run(a, b, out, bias, aux, import_module("cupy").cuda.get_current_stream().ptr)
     return out, out if aux is None else aux
+
+
+def _reads(saved: Any, activation: str, shape: tuple[int, ...], inner: int) -> bool:
+    """Whether cuBLASLt may multiply by the derivative of this activation; single terms it does not."""
+    if activation not in GRADIENTS or inner == 1:
+        return False
+    return saved.dtype == MASK if activation == "relu" else shape[-1] % 8 == 0
 
 
 def alignment(x: Any) -> int:
@@ -157,9 +189,14 @@ class Plan:
         self._describe(attribute.TRANSB, operation.T if shape.a_turned else operation.N)
         self._describe(attribute.EPILOGUE, self.lt.Epilogue[shape.epilogue])
         self.epilogue = shape.epilogue
-        if "AUX" in shape.epilogue:
-            self._describe(attribute.EPILOGUE_AUX_LD, shape.columns)
-            self._describe(attribute.EPILOGUE_AUX_BATCH_STRIDE, shape.rows * shape.columns)
+        if "AUX" in shape.epilogue or shape.epilogue in GRADIENTS.values():
+            bits = 32 * mask_shape((shape.columns,))[0]
+            length = bits if "RELU" in shape.epilogue else shape.columns
+            self._describe(attribute.EPILOGUE_AUX_LD, length)
+            self._describe(attribute.EPILOGUE_AUX_BATCH_STRIDE, shape.rows * length)
+            self._describe(
+                attribute.EPILOGUE_AUX_POINTER, shape.alignments[3]
+            )  # the choice goes by its alignment alone
         sizes = shape.rows, shape.columns, shape.inner
         self.a = self._layout(kind, sizes[2], sizes[0], shape.a_turned, shape.a_apart, shape.stack)
         self.b = self._layout(kind, sizes[1], sizes[2], shape.b_turned, shape.b_apart, shape.stack)
@@ -184,10 +221,10 @@ class Plan:
         self._set("matrix_layout", layout, attribute.STRIDED_BATCH_OFFSET, apart)
         return layout
 
-    def _choose(self, alignments: tuple[int, int, int]) -> bool:
+    def _choose(self, alignments: tuple[int, int, int, int]) -> bool:
         attribute, preference = self.lt.MatmulPreferenceAttribute, self.lt.matmul_preference_create()
         self._set("matmul_preference", preference, attribute.MAX_WORKSPACE_BYTES, WORKSPACE)
-        for name, size in zip(("A", "B", "C", "D"), (*alignments, alignments[2])):
+        for name, size in zip(("A", "B", "C", "D"), (*alignments[:3], alignments[2])):
             self._set("matmul_preference", preference, attribute[f"MIN_ALIGNMENT_{name}_BYTES"], size)
         count = np.zeros(1, np.int32)
         layouts = self.b, self.a, self.out, self.out

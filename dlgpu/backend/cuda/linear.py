@@ -28,10 +28,13 @@ def matmul(a, b):
     return product(a, b)[0]
 
 
-def product(a, b, bias=None, activation="linear"):
-    """activation(a @ b + bias) over the last two axes, and what the activation's backward needs, as `dense` has it."""
-    if cublaslt.serves(a) and cublaslt.fuses(a, b.shape[-1], activation):
-        found = cublaslt.product(a, b, bias, activation)
+def product(a, b, bias=None, activation="linear", masked=False):
+    """activation(a @ b + bias) over the last two axes, and what the activation's backward needs, as `dense` has it.
+
+    With `masked` cuBLASLt keeps a mask of relu.
+    """
+    if cublaslt.serves(a) and (masked or cublaslt.fuses(a, b.shape[-1], activation)):
+        found = cublaslt.product(a, b, bias, activation, masked=masked)
         if found is not None:
             return found
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])

@@ -76,7 +76,8 @@ def dense_backward(grad, x, kernel, saved, name, needed):
     Args:
         grad: (rows, units).
         x, kernel, saved, name: as given to and returned by `dense`.
-        needed: three booleans; a gradient that is not needed is None.
+        needed: three booleans; a gradient that is not needed is None. The first may be "factors": the gradient by x may
+            then be the tuple (dz, kernel) in place of their product, for `dense_activation_backward`.
     """
     grad_z = activation_backward(grad, saved, name)
     return (
@@ -84,6 +85,20 @@ def dense_backward(grad, x, kernel, saved, name, needed):
         product(x.T, grad_z) if needed[1] else None,
         column_sums(grad_z) if needed[2] else None,
     )
+
+
+@kernel(narrow="kept on a GPU")
+def dense_activation_backward(grad, kernel, saved, name):
+    """(grad @ kernel.T) * activation'(z): the gradient by z of a dense layer whose output is another one's input.
+
+    Args:
+        grad: (rows, next units), the other layer's dz.
+        kernel: (units, next units), the other layer's.
+        saved, name: as given to and returned by `dense`.
+    Returns:
+        (rows, units).
+    """
+    return activation_backward(product(grad, kernel.T), saved, name)
 
 
 def column_sums(rows):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import dlgpu
-from dlgpu.backend.cuda import geometry
-from dlgpu.backend.reference.activation import bias_activation
+from dlgpu.backend.cuda import activation, geometry
+from dlgpu.backend.reference.activation import bias_activation, dense_backward
+from dlgpu.backend.reference.linear import matmul
 from tests.backend.column import agree
 from tests.backend.rows.activation import *
 from tests.backend.rows.activation import test_other_dtypes
@@ -20,6 +21,41 @@ def test_more_elements_than_a_grid_has_threads(rng, monkeypatch):
     x = rng.standard_normal((30, 70)).astype("f")
     agree("bias_activation", x, rng.standard_normal(70).astype("f"), "relu")
     agree("activation_backward", x, x, "relu")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("shape", [(3, 5), (1, 128), (7, 129), (40, 400), (0, 4), (4, 0)])
+def test_a_mask_has_a_bit_for_each_value_above_0(shape, dtype, rng, monkeypatch):
+    monkeypatch.setattr(geometry, "MAX_BLOCKS", 2)
+    z, grad = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+    z.flat[:3], grad.flat[3:5] = [np.nan, 0, -0.0], np.nan
+    with dlgpu.device("emulator"):
+        output, mask = activation.relu_and_mask(z.copy())
+        found = activation.activation_backward(grad, mask, "relu")
+    assert mask.shape == (shape[0], -(-shape[1] // 128) * 4)
+    bits = np.unpackbits(mask.view(np.uint8), axis=1, bitorder="little")
+    np.testing.assert_array_equal(bits[:, : shape[1]], z > 0)
+    assert not bits[:, shape[1] :].any()
+    np.testing.assert_array_equal(output, np.maximum(z, 0))
+    np.testing.assert_array_equal(found, grad * (z > 0))
+
+
+@pytest.mark.parametrize("name", ["linear", "relu", "tanh", "gelu_tanh"])
+@pytest.mark.parametrize("sizes", [(5, 7, 3), (1, 1, 1), (33, 8, 1), (0, 3, 2), (3, 2, 0), (17, 65, 600)])
+def test_the_gradient_through_two_layers(sizes, name, rng):
+    rows, _, following = sizes
+    grad, kernel, saved = (rng.standard_normal(s).astype("f") for s in ((rows, following), sizes[1:], sizes[:2]))
+    agree("dense_activation_backward", grad, kernel, saved, name, size=max(1, following))
+
+
+def test_factors_are_those_of_the_gradient_by_x(rng):
+    grad, x, kernel = (rng.standard_normal(s).astype("f") for s in ((4, 3), (4, 5), (5, 3)))
+    with dlgpu.device("emulator"):
+        (dz, same), *others = dense_backward(grad, x, kernel, grad, "relu", ("factors", True, True))
+        by_x, *expected = dense_backward(grad, x, kernel, grad, "relu", (True, True, True))
+        np.testing.assert_array_equal(matmul(dz, same.T), by_x)
+    for f, e in zip(others, expected):
+        np.testing.assert_array_equal(f, e)
 
 
 def test_what_may_be_overwritten_is(rng):

@@ -169,8 +169,16 @@ def _check(desc, *layouts):
         raise cuBLASLtError(7)
     if len({x["dtype"] for x in (a, b, d)}) > 1 or (a["dtype"] == np.float64) != (desc["scale"] == np.float64):
         raise cuBLASLtError(15)
-    if Epilogue(desc["EPILOGUE"]) & 128 and (desc["EPILOGUE_AUX_LD"] % 8 or desc["EPILOGUE_AUX_LD"] < rows):
-        raise cuBLASLtError(15)
+    epilogue = Epilogue(desc["EPILOGUE"])
+    if epilogue & 128:
+        unit = 128 if "RELU" in epilogue.name else 8  # a bit for each value, in whole lines; or values of GELU's input
+        length, apart = desc.get("EPILOGUE_AUX_LD", 0), desc.get("EPILOGUE_AUX_BATCH_STRIDE", 0)
+        if length % unit or length < rows or apart % unit or (d["BATCH_COUNT"] > 1 and apart < length * columns):
+            raise cuBLASLtError(15)
+        if desc.get("EPILOGUE_AUX_POINTER", 0) % 16 or not desc.get("EPILOGUE_AUX_POINTER"):
+            raise cuBLASLtError(7)
+        if epilogue.name.startswith("D") and inner == 1:
+            raise cuBLASLtError(15)
     return rows, columns, inner
 
 
@@ -187,6 +195,34 @@ def _stack(pointer, layout):
     shape = count, layout["rows"], layout["cols"]
     flat = _array(pointer, ((count - 1) * apart + layout["ld"] * layout["cols"],), layout["dtype"])
     return np.lib.stride_tricks.as_strided(flat, shape, (apart * item, item, layout["ld"] * item), writeable=True)
+
+
+def _bits(pointer, layout, length, apart):
+    """A mask's matrices (batch, rows in bytes, columns): a column is a line of `length` bits."""
+    return _stack(pointer, {**layout, "dtype": np.dtype(np.uint8), "rows": length // 8, "ld": length // 8,
+                            "STRIDED_BATCH_OFFSET": apart // 8})  # fmt: skip
+
+
+# What of relu tests take other libraries' way for.
+
+
+def above(z):
+    return z > 0
+
+
+def where_above(z, bits):
+    return np.where(bits, z, z.dtype.type(0))
+
+
+def _gelu(z):
+    inner = np.sqrt(2 / np.pi).astype(z.dtype) * (z + z.dtype.type(0.044715) * z**3)
+    return 0.5 * z * (1 + np.tanh(inner))
+
+
+def _gelu_slope(z):
+    factor = np.sqrt(2 / np.pi).astype(z.dtype)
+    tanh = np.tanh(factor * (z + z.dtype.type(0.044715) * z**3))
+    return 0.5 * (1 + tanh) + 0.5 * z * (1 - tanh * tanh) * factor * (1 + z.dtype.type(3 * 0.044715) * z * z)
 
 
 def _tf32(values):
@@ -245,12 +281,27 @@ def matmul(
                 z += _array(desc["BIAS_POINTER"], (z.shape[1],), layouts[2]["dtype"]).astype(wide)[:, None]
             if epilogue & 128:
                 apart, ld = desc["EPILOGUE_AUX_BATCH_STRIDE"], desc["EPILOGUE_AUX_LD"]
-                layout = {**layouts[2], "ld": ld, "STRIDED_BATCH_OFFSET": apart}
-                _stack(desc["EPILOGUE_AUX_POINTER"], layout)[...] = z
+                pointer = desc["EPILOGUE_AUX_POINTER"]
+                if "RELU" in epilogue.name:
+                    aux = _bits(pointer, layouts[2], ld, apart)
+                else:
+                    aux = _stack(pointer, {**layouts[2], "ld": ld, "STRIDED_BATCH_OFFSET": apart})
+            if epilogue in (Epilogue.RELU_AUX, Epilogue.RELU_AUX_BIAS):
+                packed = np.packbits(above(z), axis=1, bitorder="little")
+                aux[...] = 0xAA  # what lies beyond the last row is anything
+                aux[:, : packed.shape[1]] = packed
+            elif epilogue in (Epilogue.GELU_AUX, Epilogue.GELU_AUX_BIAS):
+                aux[...] = z
             if epilogue & Epilogue.RELU:
                 z = np.maximum(z, 0)  # which hands on NaN
             elif epilogue & Epilogue.GELU:
-                z = 0.5 * z * (1 + np.tanh(np.sqrt(2 / np.pi).astype(wide) * (z + wide.type(0.044715) * z**3)))
+                z = _gelu(z)
+            elif epilogue == Epilogue.DRELU:
+                z = where_above(z, np.unpackbits(aux, axis=1, bitorder="little")[:, : z.shape[1]])
+            elif epilogue == Epilogue.DGELU:
+                z = z * _gelu_slope(aux.astype(wide))
+            elif epilogue in (Epilogue.DRELU_BGRAD, Epilogue.DGELU_BGRAD):
+                raise NotImplementedError(epilogue)
             _stack(d, layouts[2])[...] = z
 
     matmuls.append(epilogue.name)
