@@ -21,13 +21,13 @@ class Repeater:
     Attributes:
         most: how many different steps it can keep.
         tells: whether the user should know of steps that cannot be repeated.
-        together: how many steps it does at once, at most. With more than 1, what `record` gives has `graphs`, `repeat`,
-            `load_first`, `timed` and a `replay` of several, too: see Captured in cuda/graph.py.
+        at_once: how many steps it does at once, at most. With more than 1, what `record` gives has `capture_group`,
+            `load_first`, `replay_group` and `timed`, too: see Captured in cuda/graph.py.
     """
 
     most = sys.maxsize
     tells = False
-    together = 1
+    at_once = 1
 
     def __init__(self) -> None:
         self.memory = Memory()

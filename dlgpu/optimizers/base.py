@@ -121,11 +121,7 @@ class Optimizer(ArgumentChecks, WeightDecay, Configurable):
     @property
     def learning_rate(self) -> float:
         """The learning rate of the coming step. Setting a number, a Schedule or a function replaces what was there."""
-        rate = self._learning_rate
-        if not callable(rate):
-            return rate
-        steps = self._applied // (self.gradient_accumulation_steps or 1)
-        return float(rate(steps) if isinstance(rate, Schedule) else rate())
+        return self._rates(1)[0]
 
     @learning_rate.setter
     def learning_rate(self, rate: float | Schedule | Callable) -> None:
@@ -133,6 +129,16 @@ class Optimizer(ArgumentChecks, WeightDecay, Configurable):
             expected = "a number of at least 0, a Schedule or a function"
             rate = self.require("learning_rate", rate, lambda x: x >= 0, expected, required=True)
         self._learning_rate: float | Schedule | Callable = rate
+
+    def _rates(self, count: int) -> list[float]:
+        """The learning rates of so many coming steps; a function without arguments knows that of the next one only."""
+        rate = self._learning_rate
+        if not callable(rate):
+            return [rate] * count
+        if not isinstance(rate, Schedule):
+            return [float(rate())]
+        steps = self.gradient_accumulation_steps or 1
+        return [float(rate(done // steps)) for done in range(self._applied, self._applied + count)]
 
     def build(self, flats: Iterable[FlatParameters]) -> None:
         """Make the slots for these buffers. Parameters that were here before keep theirs, and training goes on.
@@ -176,20 +182,27 @@ class Optimizer(ArgumentChecks, WeightDecay, Configurable):
         self.prepare(flats)
         self.change()
 
-    def prepare(self, flats: list[FlatParameters]) -> None:
-        """The host's part of a step, before `change`: count it, and tell the device the learning rate if it is new."""
+    def prepare(self, flats: list[FlatParameters], count: int = 1) -> list[float]:
+        """The host's part of so many steps, before `change`: count them, and tell the device the learning rate of the
+        first if it is new.
+
+        Returns:
+            the learning rates of all of them, of which the others are to reach the device in time.
+        """
         if flats != self._flats:
             self.build(flats)
-        rate = self.learning_rate
-        if rate != self._rate:
+        rates = self._rates(count)
+        if rates[0] != self._rate:
+            self._rate = None
             for kept in self.kept:
-                kept.scalars[0] = rate
-            self._rate = rate
-        self._applied += 1
+                kept.scalars[0] = rates[0]
+        self._rate = rates[0] if rates.count(rates[0]) == count else None  # the device may get to any of them
+        self.count(count)
+        return rates
 
-    def take_back(self) -> None:
-        """Uncount a prepared step that failed before `change`."""
-        self._applied -= 1
+    def count(self, steps: int) -> None:
+        """Count steps that are prepared; a negative number takes those back that failed before `change`."""
+        self._applied += steps
 
     def phase(self, ahead: int = 0) -> tuple[bool, bool, bool]:
         """What a step is to do: change the values, begin the running means, overwrite the values by them.
@@ -198,15 +211,21 @@ class Optimizer(ArgumentChecks, WeightDecay, Configurable):
             ahead: 0 for the step that is prepared, 1 for the one that comes next.
         """
         steps, every = self.gradient_accumulation_steps or 1, self.ema_overwrite_frequency
-        if steps == 1 and not self.use_ema:
-            return True, False, False
         applied = self._applied - self._skipped + ahead
+        due = applied % steps == 0
+        if not self.use_ema:
+            return due, False, False
         before = (applied - 1) // steps
-        return applied % steps == 0, before == 0, bool(every) and (before + 1) % every == 0
+        return due, before == 0, bool(every) and (before + 1) % every == 0
 
-    def alike(self) -> bool:
-        """Whether all steps have one phase and one learning rate, so that the host has nothing to do between them."""
-        return not (callable(self._learning_rate) or self.use_ema or self.gradient_accumulation_steps)
+    def cycle(self) -> tuple[int, int, int] | None:
+        """After how many steps the gradients' mean is due, after how many all phases have come, and how many of these
+        are done; None if the host must be asked before each step."""
+        if callable(self._learning_rate) and not isinstance(self._learning_rate, Schedule):
+            return None
+        steps = self.gradient_accumulation_steps or 1
+        length = steps * (self.ema_overwrite_frequency or 1) if self.use_ema else steps
+        return steps, length, (self._applied - self._skipped) % length
 
     def change(self) -> None:
         """The device's part of a step. It reads nothing back and does the same whenever the `phase` is the same: a CUDA

@@ -104,26 +104,31 @@ class LossScaleOptimizer(Optimizer):
             self._copied = self.kept
             self._copies = [[array.copy() for array in _changed(kept)] for kept in self.kept]
 
-    def prepare(self, flats: list[FlatParameters]) -> None:
+    def prepare(self, flats: list[FlatParameters], count: int = 1) -> list[float]:
         """See Optimizer."""
         if self._copied is None or flats != self._flats:
             self.build(flats)
-        self.inner_optimizer.prepare(flats)
+        rates = self.inner_optimizer.prepare(flats, count)
         self.phase()
+        return rates
 
-    def take_back(self) -> None:
+    def count(self, steps: int) -> None:
         """See Optimizer."""
-        self.inner_optimizer.take_back()
+        self.inner_optimizer.count(steps)
 
     def phase(self, ahead: int = 0) -> tuple[bool, bool, bool]:
         """See Optimizer."""
-        if self.inner_optimizer.gradient_accumulation_steps or self.inner_optimizer.use_ema:
+        if self._goes_by_skips():
             self._settle()
         return self.inner_optimizer.phase(ahead)
 
-    def alike(self) -> bool:
+    def cycle(self) -> tuple[int, int, int] | None:
         """See Optimizer."""
-        return self.inner_optimizer.alike()
+        return None if self._goes_by_skips() else self.inner_optimizer.cycle()
+
+    def _goes_by_skips(self) -> bool:
+        """Whether what a step does goes by how many were skipped, which the device counts."""
+        return bool(self.inner_optimizer.gradient_accumulation_steps or self.inner_optimizer.use_ema)
 
     def _settle(self) -> None:
         self.inner_optimizer._skipped = self.skipped

@@ -1,7 +1,7 @@
 """Steps that are replayed: run once as written, recorded on the second run, tried on the third, then only replayed."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,11 +10,11 @@ import numpy as np
 from dlgpu.backend.devices import Device
 from dlgpu.backend.memory import give_back, is_shortage
 from dlgpu.data import Batch, Rows
+from dlgpu.training.groups import Groups
 from dlgpu.training.settings import Settings, drawn
 from dlgpu.training.undo import Snapshot
 
 MANY = 64  # replays after which it is worth while to have several steps in one
-LOOK = 0.05  # seconds, after which the host should look at Ctrl-C and at the progress bar
 
 
 class Replays:
@@ -55,7 +55,7 @@ class Replays:
         batch, layout = batches[0], self._layout(step, batches[0])
         found = None if self.eager else self._known.get(layout, 0)
         if len(batches) > 1:
-            if type(found) is not Replay or not found.run_together(step, batches):
+            if type(found) is not Replay or not found.groups.run(step, batches):
                 for each in batches:
                     self.run(step, each)
             return
@@ -73,7 +73,7 @@ class Replays:
                 self._known[layout] = 1
                 if sum(type(r) is Replay for r in self._known.values()) >= self.repeater.most:
                     self._give_up(layout, f"batches have more than {self.repeater.most} different shapes")
-            _as_written(step, lambda: _run(step, batch)(step.sent(batch)))
+            _first_time(step, lambda: step.written(batch)(step.sent(batch)))
 
     def _tried(self, found: "Replay", step: Any, batch: Batch | Rows) -> str | None:
         """Try a recording, and why it cannot be trusted. It may be all that there is too little memory for."""
@@ -82,16 +82,16 @@ class Replays:
         except Exception as error:
             if not is_shortage(error):
                 raise
-        found.recording = None
+        found.recording = found.groups.recording = None
         step.forget()
         give_back(step.device)
-        _as_written(step, lambda: _run(step, batch)(step.sent(batch)))
+        _first_time(step, lambda: step.written(batch)(step.sent(batch)))
         return "there is too little memory for it beside the step as it is written, with which it is compared"
 
-    def together(self, step: Any, batch: Batch | Rows, most: int) -> int:
-        """How many steps on batches such as this one, of which `most` follow each other, are done at once."""
+    def group_size(self, step: Any, batch: Batch | Rows, most: int) -> int:
+        """How many steps, on this batch and those that follow it, are done at once; `most` of an epoch follow."""
         found = None if self.eager else self._known.get(self._layout(step, batch))
-        return found.together(most) if type(found) is Replay and step.optimizer.alike() else 1
+        return found.groups.size(step.optimizer, most) if type(found) is Replay else 1
 
     def _layout(self, step: Any, batch: Batch | Rows) -> tuple:
         return batch.layout, step.optimizer.phase(ahead=1)
@@ -108,8 +108,8 @@ class Replays:
         )
 
     def watched(self, callback: str) -> None:
-        """Say once that steps cannot be done together."""
-        if self.repeater.together > 1:
+        """Say once that steps cannot be done at once."""
+        if self.repeater.at_once > 1:
             self._warn(f"training steps are launched one by one, which is slower: {callback} looks at every batch")
 
     def _warn(self, what: str) -> None:
@@ -126,29 +126,29 @@ class Replay:
         recording: by the device's repeater.
         problem: why it cannot be replayed, if so.
         limit: how many steps the device does at once, at most.
+    Attributes:
+        groups: several steps by one launch, of which this is the first.
     """
 
     def __init__(self, recording: Any, problem: str | None, limit: int = 1):
         self.recording = recording
         self.problem = problem
-        self.limit = limit
+        self.groups = Groups(recording, limit)
         self.tried = False
-        self._runs, self._seconds = 0, 0.0  # how often it was replayed, and how long that takes
-        self._count = 1  # how many steps are done at once
-        self._refused: set[int] = set()  # how many cannot be
+        self._runs = 0  # how often it was replayed
 
     @classmethod
     def recorded(cls, step: Any, batch: Batch | Rows, repeater: Any) -> "Replay":
         """Run a step and record it."""
         before = step.settings(), drawn()
-        recording = _as_written(
-            step, lambda: repeater.record(_run(step, batch), batch, step.sent, list(step.holders()))
+        recording = _first_time(
+            step, lambda: repeater.record(step.written(batch), batch, step.sent, list(step.holders()))
         )
         counts = (step.settings(), drawn()) != before
         problem = (
             "a layer changes while it runs, or draws numbers that are not dlgpu's" if counts else recording.problem
         )
-        return cls(recording, problem, repeater.together)
+        return cls(recording, problem, repeater.at_once)
 
     def run(self, step: Any, batch: Batch | Rows) -> str | None:
         """The step on another batch; why the recording cannot be trusted, if so.
@@ -156,60 +156,14 @@ class Replay:
         It is tried first, and again when an input changes for the first time.
         """
         if self.recording.load(batch, step.sent) or not self.tried:
-            same = _as_written(step, partial(self._trial, step, batch, step.sent(batch)))
+            same = _first_time(step, partial(self._trial, step, batch, step.sent(batch)))
             return None if same else "it does not do the same each time"
         self._runs += 1
-        if self._runs == MANY and self.limit > 1:
-            self._seconds = _counted(step, self.recording.timed)
+        if self._runs == MANY and self.groups.limit > 1:
+            self.groups.seconds = _counted(step, self.recording.timed)
         else:
             _counted(step, self.recording.replay)
         return None
-
-    def together(self, most: int) -> int:
-        """How many of `most` steps are done at once, up to the limit: equal parts, each as long as LOOK at most."""
-        if self._seconds:
-            count = most // -(-most // max(1, min(self.limit, int(LOOK / self._seconds))))
-            self._count = 1 if count in self._refused else count
-        return self._count
-
-    def run_together(self, step: Any, batches: Sequence[Batch | Rows]) -> bool:
-        """Steps on batches that follow each other by one replay, if that is possible; else none is done.
-
-        The first time this is tried: it must give the bits that the steps give one by one, which then stand.
-        """
-        count, recording = len(batches), self.recording
-        if count != self._count or not recording.load_first(batches[0], step.sent):
-            return False
-        if count not in recording.graphs:
-            return self._try_together(step, batches)
-        _counted(step, partial(recording.replay, count), count)
-        return True
-
-    def _try_together(self, step: Any, batches: Sequence[Batch | Rows]) -> bool:
-        count, recording = len(batches), self.recording
-        if not recording.repeat(_run(step, batches[0]), list(step.holders()), count):
-            self._refused.add(count)
-            return False
-        step.prepare()
-        try:
-            before = Snapshot(step, recording.sources)
-        except Exception as error:
-            step.optimizer.take_back()
-            if not is_shortage(error):
-                raise
-            self._refused.add(count)
-            return False
-        try:
-            recording.replay(count)
-            replayed = before.digests()
-        finally:
-            before.restore()
-            step.optimizer.take_back()
-        for batch in batches:
-            self.run(step, batch)
-        if before.digests() != replayed:
-            self._refused.add(count)
-        return True
 
     def _trial(self, step: Any, batch: Batch | Rows, arrays: list) -> bool:
         """Replay a step, take that back and run it as written; whether both gave the same bits."""
@@ -223,33 +177,26 @@ class Replay:
         finally:
             before.restore()
         state = step.settings(), drawn()
-        again = self.recording.again(_run(step, batch), arrays, list(step.holders()))
+        again = self.recording.again(step.written(batch), arrays, list(step.holders()))
         self.tried = again and (step.settings(), drawn()) == state and before.digests() == replayed
         return self.tried
 
 
-def _counted(step: Any, function: Callable, count: int = 1) -> Any:
-    """What `function` returns, which does so many steps; the optimizer counts them if it does not fail."""
-    for _ in range(count):
-        step.prepare()
+def _counted(step: Any, function: Callable) -> Any:
+    """What `function` returns, which does a step; the optimizer counts it if it does not fail."""
+    step.optimizer.prepare(step.flats)
     try:
         return function()
     except BaseException:
-        for _ in range(count):
-            step.optimizer.take_back()
+        step.optimizer.count(-1)
         raise
 
 
-def _as_written(step: Any, function: Callable) -> Any:
-    """What `function` returns, which does a step, for the first time perhaps; if it fails nothing of it stays."""
+def _first_time(step: Any, function: Callable) -> Any:
+    """What `function` returns, which does a step as it is not yet trusted; if it fails nothing of it stays."""
     undo = step.passing.noted()
     try:
         return _counted(step, function)
     except BaseException:
         undo()
         raise
-
-
-def _run(step: Any, batch: Batch | Rows) -> Callable[[list], None]:
-    """The step as it is written, from the arrays of the batch; the optimizer has counted it."""
-    return lambda arrays: step.run(*step.arranged(batch, arrays), batch.samples)

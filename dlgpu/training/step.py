@@ -1,6 +1,6 @@
 """The step: everything that is done with one batch. The one place that runs forward, loss, backward and update."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -89,27 +89,30 @@ class Step:
             self.objective.samples += batch.samples
 
     def groups(self, batches: Iterable[Any], most: int) -> Iterator[list]:
-        """The batches, with those together that `train` does by one launch.
+        """The batches, with those in one list that `train` does by one launch.
 
         Args:
             batches: of an epoch.
-            most: as many at most; a device may want fewer.
+            most: as many follow each other at most.
         """
-        if min(most, self.replays.repeater.together) == 1:
+        if min(most, self.replays.repeater.at_once) == 1:
             yield from ([batch] for batch in batches)
             return
         waiting: list = []
         for batch in batches:
             if waiting and not batch.follows(waiting[-1]):
-                yield waiting
+                yield from ([each] for each in waiting)
                 waiting = []
+            if not waiting:
+                size = self.replays.group_size(self, batch, most)
             waiting.append(batch)
-            # after the last one of a pass comes another order, which is to be drawn after what these steps draw
-            if batch.ends or len(waiting) >= self.replays.together(self, waiting[0], most):
+            if len(waiting) == size:
                 yield waiting
                 waiting = []
-        if waiting:
-            yield waiting
+            elif batch.ends:  # then comes another order, which is to be drawn after what these steps draw
+                yield from ([each] for each in waiting)
+                waiting = []
+        yield from ([each] for each in waiting)
 
     def run(self, x: Any, y: list, sample_weight: list, samples: int) -> None:
         """Forward, loss, backward and update: all that a step does with arrays. The optimizer has counted the step.
@@ -134,9 +137,9 @@ class Step:
             self._ones[kind] = wrap(loss.device.asarray(np.ones(loss.shape, loss.dtype)))
         return self._ones[kind]
 
-    def prepare(self) -> None:
-        """The host's part of an update."""
-        self.optimizer.prepare(self.flats)
+    def written(self, batch: Batch | Rows) -> Callable[[list], None]:
+        """The step as it is written, from arrays that stand for the batch's; see `run`."""
+        return lambda arrays: self.run(*self.arranged(batch, arrays), batch.samples)
 
     def holders(self) -> Iterator[tuple[Any, str]]:
         """The (object, attribute) of each array that `run` changes or reads, besides the batch."""

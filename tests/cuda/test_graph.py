@@ -12,7 +12,7 @@ import pytest
 import dlgpu
 from dlgpu import layers, schedules
 from dlgpu.backend.cuda import graph, persistence, resident
-from dlgpu.training import replay
+from dlgpu.training import groups, replay
 from dlgpu.training.replay import Replay
 from tests.training.changes import change_dropout, change_rate, change_weights, freeze
 
@@ -77,17 +77,21 @@ PROGRAMS = {
 }
 
 
+def program(name, **compiled):
+    optimizer = dlgpu.optimizers.Adam(schedules.ExponentialDecay(0.01, 3, 0.9), global_clipnorm=1.0)
+    loss = "mse" if name == "lstm" else "binary_crossentropy"
+    return model_of(*PROGRAMS[name][1](), optimizer=optimizer, loss=loss, **compiled)
+
+
+def program_data(name):
+    shape = PROGRAMS[name][0]
+    rng = np.random.default_rng(1)
+    return rng.standard_normal((20, *shape), np.float32), rng.integers(0, 2, (20, 1)).astype(np.float32)
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_fifty_steps_of_each_program_with_dropout_and_a_schedule(name):
-    shape, network = PROGRAMS[name]
-    x, y = RNG.standard_normal((20, *shape), np.float32), RNG.integers(0, 2, (20, 1)).astype(np.float32)
-
-    def make(**compiled):
-        rate = schedules.ExponentialDecay(0.01, 3, 0.9)
-        loss = "mse" if name == "lstm" else "binary_crossentropy"
-        return model_of(*network(), optimizer=dlgpu.optimizers.Adam(rate, global_clipnorm=1.0), loss=loss, **compiled)
-
-    model = assert_same_bits(make, lambda m: fit(m, x, y, batch_size=4, epochs=10))
+    model = assert_same_bits(functools.partial(program, name), lambda m: fit(m, *program_data(name), 10, batch_size=4))
     assert captured(model) == [True]
     assert model.optimizer.iterations == 50
 
@@ -301,13 +305,13 @@ def test_an_embedding_of_many_indices_is_captured():
 def soon(monkeypatch):
     """Several steps are done at once as early as that is possible, however long they take."""
     monkeypatch.setattr(replay, "MANY", 2)
-    monkeypatch.setattr(replay, "LOOK", 1e9)
+    monkeypatch.setattr(groups, "LOOK", 1e9)
 
 
 def counts(model):
     """For each layout of a batch: how many steps its graphs do, of those that passed their trial."""
     replays = [found for found in model._step.replays._known.values() if type(found) is Replay]
-    return [[count for count in found.recording.graphs if count not in found._refused] for found in replays]
+    return [[1, *(len(p) for p, graph in found.groups._graphs.items() if graph is not None)] for found in replays]
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -346,17 +350,181 @@ def test_gradient_clipping_and_a_loss_scale_go_on_within_one_launch(soon):
     assert counts(assert_same_bits(make, lambda m: fit(m, batch_size=10, epochs=5))) == [[1, 7]]
 
 
+DECAY = schedules.ExponentialDecay(0.01, 3, 0.9)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_fifty_steps_of_each_program_in_a_few_launches(name, soon):
+    model = assert_same_bits(functools.partial(program, name), lambda m: fit(m, *program_data(name), 10, batch_size=4))
+    assert counts(model) == [[1, 5]]
+    assert model.optimizer.iterations == 50
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (lambda: dlgpu.optimizers.AdamW(schedules.CosineDecayRestarts(0.01, 7, 1.0), 0.1), [[1, 7]]),
+        (lambda: dlgpu.optimizers.SGD(DECAY, momentum=0.9, use_ema=True, ema_momentum=0.5), [[1, 7]]),
+        (lambda: dlgpu.optimizers.Adam(gradient_accumulation_steps=2), [[1], [1, 6]]),
+        (lambda: dlgpu.optimizers.RMSprop(DECAY, gradient_accumulation_steps=3, global_clipnorm=0.1), [[1], [1, 6]]),
+        (lambda: dlgpu.optimizers.SGD(0.1, use_ema=True, ema_overwrite_frequency=3), [[1], [1, 6]]),
+        (lambda: dlgpu.optimizers.LossScaleOptimizer(dlgpu.optimizers.SGD(DECAY), 2.0**120, 3), [[1, 7]]),
+    ],
+    ids=["restarts", "mean", "accumulation", "accumulation and schedule", "overwriting", "loss scale"],
+)
+def test_what_the_host_knows_before_does_not_part_steps(optimizer, expected, soon):
+    def train(model):
+        found = fit(model, batch_size=10, epochs=9), model.optimizer.learning_rate, model.optimizer.get_state()
+        return [*found[:2], {key: value.tolist() for key, value in found[2].items()}]
+
+    def make(**compiled):
+        return dense_model(layers.Dropout(0.3), optimizer=optimizer(), **compiled)
+
+    assert sorted(counts(assert_same_bits(make, train))) == expected
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"gradient_accumulation_steps": 30}, [15, 15]),
+        ({"use_ema": True, "ema_overwrite_frequency": 40}, [10, 15]),
+        ({"use_ema": True, "gradient_accumulation_steps": 5, "ema_overwrite_frequency": 7}, [5, 15]),
+    ],
+)
+def test_a_long_cycle_has_few_graphs(more, expected, soon):
+    x, y = np.repeat(X, 3, axis=0), np.repeat(Y, 3, axis=0)
+
+    def make(**compiled):
+        return dense_model(optimizer=dlgpu.optimizers.SGD(DECAY, **more), **compiled)
+
+    model = assert_same_bits(make, lambda m: fit(m, x, y, batch_size=2, epochs=4))  # 105 steps each
+    assert sorted(count for found in counts(model) for count in found[1:]) == expected
+
+
+def test_groups_begin_where_a_cycle_does_and_end_no_later():
+    def of(done, most=48, **more):
+        found, optimizer = groups.Groups(None, 16), dlgpu.optimizers.SGD(**more)
+        found.seconds = 1e-6
+        optimizer.count(done)
+        return found.size(optimizer, most)
+
+    assert [of(n, gradient_accumulation_steps=5) for n in range(6)] == [15, 1, 1, 1, 1, 15]
+    assert [of(n, use_ema=True) for n in range(3)] == [16, 16, 16]
+    assert [of(n, use_ema=True, ema_overwrite_frequency=40) for n in (0, 1, 16, 32, 33, 40)] == [16, 1, 16, 8, 1, 16]
+    assert of(0, gradient_accumulation_steps=5, use_ema=True, ema_overwrite_frequency=7) == 15
+    assert of(30, gradient_accumulation_steps=5, use_ema=True, ema_overwrite_frequency=7) == 5
+    assert of(0, 3, gradient_accumulation_steps=5) == 3
+
+
+def test_parameters_of_two_dtypes_have_one_schedule(soon):
+    def make(**compiled):
+        return dense_model(layers.Dense(3, dtype="float64"), optimizer=dlgpu.optimizers.Adam(DECAY), **compiled)
+
+    model = assert_same_bits(make, lambda m: fit(m, batch_size=10))
+    assert counts(model) == [[1, 7]]
+    assert len(model.optimizer.kept) == 2
+
+
 @pytest.mark.parametrize(
     "optimizer",
     [
-        lambda: dlgpu.optimizers.Adam(schedules.ExponentialDecay(0.01, 3, 0.9)),
-        lambda: dlgpu.optimizers.Adam(gradient_accumulation_steps=2),
-        lambda: dlgpu.optimizers.SGD(use_ema=True),
+        lambda asked: dlgpu.optimizers.Adam(lambda: asked.append(1) or 0.1 / len(asked)),
+        lambda asked: dlgpu.optimizers.LossScaleOptimizer(dlgpu.optimizers.Adam(gradient_accumulation_steps=2)),
+        lambda asked: dlgpu.optimizers.LossScaleOptimizer(dlgpu.optimizers.Adam(use_ema=True)),
     ],
+    ids=["function", "accumulation by finite steps", "mean of finite steps"],
 )
-def test_steps_between_which_the_host_has_something_to_do_are_launched_one_by_one(optimizer, soon):
-    model = assert_same_bits(lambda **c: dense_model(optimizer=optimizer(), **c), lambda m: fit(m, batch_size=10))
+def test_steps_before_which_the_host_must_be_asked_are_launched_one_by_one(optimizer, soon):
+    asked = [], []
+
+    def make(run_eagerly):
+        return dense_model(optimizer=optimizer(asked[run_eagerly]), run_eagerly=run_eagerly)
+
+    model = assert_same_bits(make, lambda m: fit(m, batch_size=10))
     assert all(found == [1] for found in counts(model))
+    assert len(asked[0]) == len(asked[1])
+
+
+def test_learning_rates_that_change_between_epochs_are_those_of_the_steps(soon):
+    def train(model):
+        plateau = dlgpu.callbacks.ReduceLROnPlateau(monitor="loss", factor=0.5, patience=1, min_delta=1.0)
+        found = [fit(model, batch_size=10, epochs=6, callbacks=plateau)]
+        by_epoch = dlgpu.callbacks.LearningRateScheduler(lambda epoch, rate: 0.01 / (epoch + 1))
+        found.append(fit(model, batch_size=10, callbacks=by_epoch))
+        for rate in (schedules.PiecewiseConstantDecay([80], [0.1, 0.01]), 0.002, DECAY):
+            model.optimizer.learning_rate = rate
+            found.append((fit(model, batch_size=10, epochs=2), model.optimizer.learning_rate))
+        return found
+
+    model = assert_same_bits(lambda **c: dense_model(layers.Dropout(0.2), **c), train)
+    assert counts(model) == [[1, 7]]
+
+
+def test_an_optimizer_that_is_saved_and_loaded_goes_on_at_its_step(soon):
+    def train(model):
+        found = [fit(model, batch_size=10)]
+        state, weights = model.optimizer.get_state(), model.get_weights()
+        for _ in range(2):
+            found.append(fit(model, batch_size=10, epochs=3, shuffle=False))
+            model.optimizer.set_state(state)
+            model.set_weights(weights)
+        assert found[-1] == found[-2]
+        return found
+
+    def make(**compiled):
+        rate = schedules.CosineDecay(0.001, 50, warmup_target=0.02, warmup_steps=30)
+        optimizer = dlgpu.optimizers.Adam(rate, gradient_accumulation_steps=2, use_ema=True)
+        return dense_model(optimizer=optimizer, **compiled)
+
+    assert any(len(found) > 1 for found in counts(assert_same_bits(make, train)))
+
+
+def test_a_schedule_that_fails_ends_training_at_its_step(soon):
+    class Failing(schedules.Schedule):
+        def __call__(self, step):
+            if step == 38:
+                raise ValueError("the schedule fails")
+            return 0.1 / (step + 1)
+
+    def train(model):
+        with pytest.raises(ValueError, match="the schedule fails"):
+            fit(model, batch_size=10, epochs=9)
+        return model.optimizer.iterations
+
+    model = assert_same_bits(lambda **c: dense_model(optimizer=dlgpu.optimizers.Adam(Failing()), **c), train)
+    assert counts(model) == [[1, 7]]
+    assert model.optimizer.iterations == 38
+
+
+@pytest.mark.parametrize("after", [True, False])
+def test_after_several_steps_that_were_interrupted_come_the_right_learning_rates(after, soon):
+    def make(**compiled):
+        return dense_model(layers.Dropout(0.3), optimizer=dlgpu.optimizers.SGD(DECAY), **compiled)
+
+    model, other = make(), make(run_eagerly=True)
+    for each in (model, other):
+        fit(each, batch_size=10)
+    (found,) = model._step.replays._known.values()
+    ((phases, whole),) = found.groups._graphs.items()
+
+    class Interrupted:
+        def launch(self):
+            if after:
+                whole.launch()
+            raise KeyboardInterrupt
+
+    found.groups._graphs[phases] = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, batch_size=10)
+    found.groups._graphs[phases] = whole
+    assert model.optimizer.iterations == other.optimizer.iterations
+    other.set_weights(model.get_weights())
+    state, results = dlgpu.ops.random.default_generator().state, []
+    for each in (model, other):
+        dlgpu.ops.random.default_generator().state = state
+        results.append(fit(each, batch_size=10, steps_per_epoch=9))
+    assert results[0] == results[1]
+    assert [w.tobytes() for w in model.get_weights()] == [w.tobytes() for w in other.get_weights()]
 
 
 def test_data_that_are_sent_are_launched_one_by_one(soon, monkeypatch):
@@ -389,14 +557,14 @@ def test_the_progress_bar_counts_all_steps(soon, capfd):
 def test_an_interrupt_ends_the_run_after_whole_steps(soon):
     model = dense_model()
     fit(model, batch_size=10)
-    done, launch = model.optimizer.iterations, graph.Captured.replay
+    done, launch = model.optimizer.iterations, graph.Captured._launch
 
-    def interrupted(self, count=1):
+    def interrupted(*args):
         signal.raise_signal(signal.SIGINT)
-        return launch(self, count)
+        return launch(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph.Captured, "replay", interrupted)
+        patch.setattr(graph.Captured, "_launch", interrupted)
         history = model.fit(X, Y, batch_size=10, verbose=0)
     assert history.interrupted
     assert model.optimizer.iterations == done + 7
@@ -411,7 +579,7 @@ def test_after_a_launch_that_was_interrupted_come_the_right_batches_and_random_n
     for each in (model, other):
         fit(each, batch_size=10, shuffle=False)
     (found,) = model._step.replays._known.values()
-    graph_of_one = found.recording.graphs[1]
+    graph_of_one = found.recording.graph
 
     class Interrupted:
         def launch(self):
@@ -420,7 +588,7 @@ def test_after_a_launch_that_was_interrupted_come_the_right_batches_and_random_n
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setitem(found.recording.graphs, 1, Interrupted())
+        patch.setattr(found.recording, "graph", Interrupted())
         with pytest.raises(KeyboardInterrupt):
             fit(model, batch_size=10, shuffle=False)
     other.set_weights(model.get_weights())
@@ -432,39 +600,39 @@ def test_after_a_launch_that_was_interrupted_come_the_right_batches_and_random_n
 
 
 def test_a_trial_of_several_steps_that_is_interrupted_leaves_the_model_as_it_was(soon, monkeypatch):
-    model, states, launch = dense_model(layers.Dropout(0.3)), [], graph.Captured.replay
+    model, states, launch = dense_model(layers.Dropout(0.3)), [], graph.Captured._launch
 
     def now():
         return model.get_weights(), model.optimizer.get_state()
 
-    def interrupted(self, count=1):
+    def interrupted(self, graph, count):
         states.append(now())
-        launch(self, count)
+        launch(self, graph, count)
         if count > 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(graph.Captured, "replay", interrupted)
+    monkeypatch.setattr(graph.Captured, "_launch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(model, batch_size=10)
     weights, state = states[-1]
     assert all(map(np.array_equal, model.get_weights(), weights))
-    assert int(state["iterations"]) - 1 == model.optimizer.iterations  # the first of them was counted then
+    assert int(state["iterations"]) - 7 == model.optimizer.iterations  # they were counted then
 
 
 def test_several_steps_that_do_not_give_the_same_bits_are_not_done_at_once(soon, monkeypatch):
     gather = graph.Captured._gather
-    monkeypatch.setattr(graph.Captured, "_gather", lambda self: None if self.graphs else gather(self))
+    monkeypatch.setattr(graph.Captured, "_gather", lambda self: None if self.graph else gather(self))
     model = assert_same_bits(dense_model, lambda m: fit(m, batch_size=10))
     (found,) = model._step.replays._known.values()
-    assert found._refused == {7}
+    assert [(len(phases), graph) for phases, graph in found.groups._graphs.items()] == [(7, None)]
 
 
 def test_steps_are_as_many_as_are_done_before_the_host_looks():
-    found = Replay(None, None, 16)
-    assert found.together(100) == 1  # it is not known yet how long they take
-    for seconds, count in ((1e-6, 14), (replay.LOOK / 10, 10), (replay.LOOK / 1.5, 1), (1.0, 1)):
-        found._seconds = seconds
-        assert found.together(100) == count
+    found, optimizer = groups.Groups(None, 16), dlgpu.optimizers.SGD()
+    assert found.size(optimizer, 100) == 1  # it is not known yet how long they take
+    for seconds, count in ((1e-6, 14), (groups.LOOK / 10, 10), (groups.LOOK / 1.5, 1), (1.0, 1)):
+        found.seconds = seconds
+        assert found.size(optimizer, 100) == count
 
 
 # -- what cannot be captured

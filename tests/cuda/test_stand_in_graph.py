@@ -14,7 +14,7 @@ from dlgpu import layers, schedules
 from dlgpu.backend.cuda import graph, resident
 from dlgpu.backend.cuda.source import Source
 from dlgpu.data import ArrayData
-from dlgpu.training import replay
+from dlgpu.training import groups, replay
 from tests.cuda.test_graph import X, Y, captured, dense_model
 
 # A small step is bound by their number. Products go through dlgpu's own kernels here, as where nvmath-python is absent.
@@ -57,19 +57,35 @@ def test_a_steady_step_is_one_launch_and_the_host_waits_for_nothing(monkeypatch)
 
 def test_several_steps_are_one_launch_and_the_host_waits_for_nothing(monkeypatch):
     monkeypatch.setattr(replay, "MANY", 2)
-    monkeypatch.setattr(replay, "LOOK", 1e9)
-    monkeypatch.setattr(graph.Repeater, "together", 4)
+    monkeypatch.setattr(groups, "LOOK", 1e9)
+    monkeypatch.setattr(graph.Repeater, "at_once", 4)
     counted, launched = Counted(monkeypatch), []
     step, _ = steady(dense_model(layers.Dropout(0.3)))
-    monkeypatch.setattr(graph.Captured, "replay", lambda *a, f=graph.Captured.replay: launched.append(a[1:]) or f(*a))
+    monkeypatch.setattr(graph.Captured, "_launch", lambda *a, f=graph.Captured._launch: launched.append(a[2]) or f(*a))
     batches = ArrayData(X[:64], Y[:64], batch_size=8)
     for data in (batches, batches):
         step.begin_training()
-        groups = list(step.groups(data.batches(None), 8))
-        found = [counted.of(step, [group]) for group in groups]
-    assert [len(group) for group in groups] == [4, 4]
+        cut = list(step.groups(data.batches(None), 8))
+        found = [counted.of(step, [group]) for group in cut]
+    assert [len(group) for group in cut] == [4, 4]
     assert found == [(0, 0, ["write_words"]), (0, 0, [])]  # where in the data set the pass begins
-    assert launched[-2:] == [(4,), (4,)]
+    assert launched[-2:] == [4, 4]
+
+
+def test_several_steps_with_a_schedule_cost_two_launches_more(monkeypatch):
+    monkeypatch.setattr(replay, "MANY", 2)
+    monkeypatch.setattr(groups, "LOOK", 1e9)
+    counted = Counted(monkeypatch)
+    optimizer = dlgpu.optimizers.Adam(schedules.ExponentialDecay(0.01, 3, 0.9), gradient_accumulation_steps=2)
+    model, data = dense_model(layers.Dropout(0.3), optimizer=optimizer), ArrayData(X[:64], Y[:64], batch_size=8)
+    model.fit(data, epochs=6, verbose=0)
+    step = model._step
+    step.begin_training()
+    for _ in range(2):
+        (group,) = step.groups(data.batches(np.arange(64)), 8)
+        found = counted.of(step, [group])
+    assert len(group) == 8
+    assert found == (0, 1, ["write_words", "write_rates"])  # another order of the samples is sent
 
 
 def test_a_step_whose_batch_is_sent_waits_for_the_last_but_one_copy_only(monkeypatch):
@@ -93,7 +109,7 @@ def test_a_step_of_each_program_has_few_kernels(program, nodes):
     model = programs.keras_model("dlgpu", program)
     model.fit(*programs.data(program, 3 * 32), batch_size=32, verbose=0)
     (found,) = model._step.replays._known.values()
-    assert found.recording.graphs[1].nodes == nodes
+    assert found.recording.graph.nodes == nodes
 
 
 # -- the stand-in is as strict as CUDA

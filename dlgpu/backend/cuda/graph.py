@@ -4,7 +4,8 @@ A graph's arguments are fixed when it is captured, so what changes from step to 
 optimizer's numbers (see update.py), where random numbers begin, and where the batch is. The graph begins by gathering
 the batch into arrays of its own: from the data set, which stays on the device if it is small enough, or from where
 the batch was sent to. It ends by moving on the place in the data set and the generators, as the host does on its
-side; only where the host is somewhere else, as after a shuffle, it writes a few words before the launch.
+side; only where the host is somewhere else, as after a shuffle, it writes a few words before the launch. A graph of
+several steps brings each but the first its learning rate, too, from a list that the host wrote.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from dlgpu.backend.memory import is_shortage
 from dlgpu.backend.recorder import drawn_by
 
 SOURCES = 64  # random generators that a step may draw from
+RATES = 15  # learning rates that `write_rates` writes: those of the steps of a graph but the first
 WORDS = {16: "uint4", 8: "unsigned long long", 4: "unsigned", 2: "unsigned short", 1: "unsigned char"}
 
 
@@ -37,7 +39,7 @@ class Repeater:
 
     most = 8
     tells = True
-    together = 16
+    at_once = 1 + RATES
 
     def __init__(self, index: int):
         self.index = index
@@ -103,7 +105,7 @@ class Captured:
         inputs: the arrays into which the graph gathers its batch.
         problem: why it could not be captured; None if it was.
         sources: of the random numbers that it draws.
-        graphs: by how many steps they do.
+        graph: of one step.
     """
 
     def __init__(self, repeater: Repeater, arrays: list, samples: int):
@@ -113,15 +115,18 @@ class Captured:
         self._first: list[tuple[int, int]] = []  # of each source, its state before the step that is captured
         self._drawn: list[int] = []  # of each source, how many blocks a step draws
         self._at: list = []  # of each source, where the device is
-        self.graphs: dict[int, Any] = {}
+        self.graph: Any = None
         self._used: list = []  # arrays that the graphs read and write
         with self.cupy.cuda.using_allocator(repeater.pool.malloc):
             self.inputs = [self.cupy.empty(a.shape, a.dtype) for a in arrays]
             self._table = self.cupy.zeros(2 + len(arrays), np.uint64)
             self._states = self.cupy.zeros((SOURCES, 3), np.uint64)
             self._totals = self.cupy.zeros((SOURCES, 2), np.uint64)
+            self._rates = self.cupy.zeros(RATES, np.float64)
+        self._readers: Any = None  # addresses of the optimizer's learning rates
         self._words = [0] * (2 + len(arrays))  # what the table holds
-        self._kept: Any = None  # what it points at, until the launch
+        self._later: list[float] | None = None  # the learning rates that the device has
+        self._kept: Any = None  # what the table points at, until the launch
 
     # -- capture
 
@@ -131,28 +136,37 @@ class Captured:
         Raises:
             Exception: the step does what cannot be captured, such as to read a value.
         """
-        self.graphs[1] = self._graph(run, held, 1)
+        self.graph = self._graph(run, held, 1)
         for i, blocks in enumerate(self._drawn):
             self._write(self._totals, 2 * i, [blocks % 2**64, blocks >> 64])
 
-    def repeat(self, run: Callable[[list], None], held: list, count: int) -> bool:
-        """Capture so many steps into one graph; whether that went well."""
+    def capture_group(self, run: Callable[[list], None], held: list, count: int, rates: list) -> Any:
+        """A graph of so many steps; None if that cannot be.
+
+        Args:
+            run, held: see Repeater.record.
+            count: how often it runs.
+            rates: arrays whose first number is the learning rate.
+        """
         with self.cupy.cuda.Device(self.repeater.index):
             try:
-                self.graphs[count] = self._graph(run, held, count)
+                if self._readers is None:
+                    with self.cupy.cuda.using_allocator(self.repeater.pool.malloc):
+                        self._readers = self.cupy.empty(len(rates), np.uint64)
+                    self._write(self._readers, 0, [a.data.ptr for a in rates])
+                return self._graph(run, held, count)
             except Exception:  # too little memory, or a layer that has changed: single steps go on as they are
-                return False
-        return True
+                return None
 
     def _graph(self, run: Callable[[list], None], held: list, count: int) -> Any:
         graph: list = []
         with replaced(held, lambda array: array) as used, self._capturing(graph):
-            for _ in range(count):
-                self._step(run)
+            for number in range(count):
+                self._step(run, number, number + 1 == count)
         self._used += used
         return graph[0]
 
-    def _step(self, run: Callable[[list], None]) -> None:
+    def _step(self, run: Callable[[list], None], number: int, last: bool) -> None:
         self._first = [s.state for s in self.sources]
         self._gather()
         try:
@@ -162,11 +176,12 @@ class Captured:
             drawn = [(s.counter - first) % 2**128 for s, (_, first) in zip(self.sources, self._first)]
             for generator, first in zip(self.sources, self._first):
                 generator.state = first
-        if self.graphs and drawn != self._drawn:
+        if self.graph is not None and drawn != self._drawn:
             raise RuntimeError("the step does not draw the same random numbers each time")
         self._drawn = drawn
         args = (self._table, self.samples, self._states, self._totals, len(self.sources))
-        source("graph.cu").launch("move_on", 1, 32, args)
+        rate = (None, None, 0) if last else (self._rates[number:], self._readers, len(self._readers))
+        source("graph.cu").launch("move_on", 1, 32, (*args, *rate))
 
     @contextmanager
     def _capturing(self, graph: list) -> Iterator[None]:
@@ -226,27 +241,39 @@ class Captured:
 
     def load(self, batch: Any, send: Callable[[Any], list]) -> bool:
         """Let the graph find another batch; False: nothing that the step reads of it could have been missed."""
+        if not self.load_first(batch):
+            with self.cupy.cuda.Device(self.repeater.index):
+                sent = [aligned(self.cupy, a) for a in send(batch)]
+                self._point(sent, [0, 0, *(a.data.ptr for a in sent)])
+        return False
+
+    def load_first(self, batch: Any) -> bool:
+        """Let a graph find its first batch, and all that follow, where they stay; False: they do not."""
         with self.cupy.cuda.Device(self.repeater.index):
             home = self.repeater.at_home(batch, self.inputs)
             if home is not None:
-                self._kept, words = home, home.words(batch)
-            else:
-                self._kept = [aligned(self.cupy, a) for a in send(batch)]
-                words = [0, 0, *(a.data.ptr for a in self._kept)]
-            self._write(self._table, 0, words, self._words)
-            self._words = words
-        return False
+                self._point(home, home.words(batch))
+        return home is not None
 
-    def load_first(self, batch: Any, send: Callable[[Any], list]) -> bool:
-        """Let a graph of several steps find the first of its batches; False: only that one is on the device."""
-        with self.cupy.cuda.Device(self.repeater.index):
-            if self.repeater.at_home(batch, self.inputs) is None:
-                return False
-        self.load(batch, send)
-        return True
+    def replay(self) -> None:
+        """Launch a step on the batch that was loaded; the host does not wait for it."""
+        self._launch(self.graph, 1)
 
-    def replay(self, count: int = 1) -> None:
-        """Launch so many steps, from the batch that was loaded on; the host does not wait for them."""
+    def replay_group(self, graph: Any, rates: list[float]) -> None:
+        """Launch several steps, from the batch that was loaded on, with these learning rates.
+
+        The first one's is there already, where the optimizer reads it.
+        """
+        later = rates[1:]
+        if later != self._later:
+            self._later = None
+            with self.cupy.cuda.Device(self.repeater.index):
+                args = (self._rates, len(later), *later, *[0.0] * (RATES - len(later)))
+                source("graph.cu").launch("write_rates", 1, 1, args)
+            self._later = later
+        self._launch(graph, len(rates))
+
+    def _launch(self, graph: Any, count: int) -> None:
         with self.cupy.cuda.Device(self.repeater.index):
             at = []
             for i, (generator, blocks) in enumerate(zip(self.sources, self._drawn)):
@@ -257,7 +284,7 @@ class Captured:
                 at.append((seed, (counter + count * blocks) % 2**128))
             # a launch that Ctrl-C ends may have moved the device on, or not: then all is written anew
             words, self._words = self._words, [-1] * len(self._words)
-            self.graphs[count].launch()
+            graph.launch()
             words[1] += count * self.samples
             self._words, self._at = words, at
             self._kept = None  # whatever takes its memory now comes later on the same stream
@@ -278,6 +305,12 @@ class Captured:
         with self.cupy.cuda.Device(self.repeater.index):
             self.cupy.get_default_memory_pool().free_all_blocks()  # the graph has memory of its own
         return True
+
+    def _point(self, kept: Any, words: list[int]) -> None:
+        """Write the table, and keep what it points at."""
+        self._kept = kept
+        self._write(self._table, 0, words, self._words)
+        self._words = words
 
     def _write(self, target: Any, start: int, words: list[int], known: list[int] | None = None) -> None:
         """target[start : start + len(words)] = words, if they are not those that are known to be there."""
