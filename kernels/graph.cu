@@ -7,12 +7,15 @@
 #endif
 
 // table[0] is the address of an order of rows, or 0 where they are taken as they lie; table[1] the place of the batch in
-// it; table[2 + which] the address of an array, whose rows are so many words wide.
+// it; table[2 ...] the addresses of arrays, from the one numbered `first` on. Row y of the grid gathers the y-th of these,
+// whose rows are so many words wide.
 extern "C" __global__ void gather_batch(
-    const unsigned long long* table, int which, WORD* out, long long rows, long long width) {
+    const unsigned long long* table, int first, WORD* out_0, WORD* out_1, WORD* out_2, long long rows, long long width_0,
+    long long width_1, long long width_2) {
     const long long* order = reinterpret_cast<const long long*>(table[0]);
-    const WORD* array = reinterpret_cast<const WORD*>(table[2 + which]);
-    long long place = (long long)table[1];
+    const WORD* array = reinterpret_cast<const WORD*>(table[2 + first + blockIdx.y]);
+    WORD* out = blockIdx.y == 0 ? out_0 : blockIdx.y == 1 ? out_1 : out_2;
+    long long width = blockIdx.y == 0 ? width_0 : blockIdx.y == 1 ? width_1 : width_2, place = (long long)table[1];
     for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < rows * width;
          i += (long long)gridDim.x * blockDim.x) {
         long long row = place + i / width;

@@ -40,8 +40,9 @@ __device__ inline void load(
 //
 // a: (rows, inner), or with a_turned (inner, rows); b: (inner, columns), or with b_turned (columns, inner). The next
 // matrix is a_apart and b_apart values on, 0 where all have the same. partial: (stack, splits, rows, columns).
+// column_sums: of b (inner, columns), where it is asked for; of a single matrix. Its parts lie behind those of the product.
 extern "C" __global__ void __launch_bounds__(256) product(
-    const T* a, const T* b, const T* bias, A* partial, T* z, T* out, long long rows, long long columns, long long inner,
+    const T* a, const T* b, const T* bias, A* partial, T* z, T* out, T* column_sums, long long rows, long long columns, long long inner,
     bool a_turned, bool b_turned, long long a_apart, long long b_apart, long long stack, int splits) {
     __shared__ Slice left, right;
     long long across = (columns + TILE - 1) / TILE, values = rows * columns;
@@ -50,7 +51,8 @@ extern "C" __global__ void __launch_bounds__(256) product(
     for (long long item = blockIdx.y; item < stack * splits; item += gridDim.y) {
         long long matrix = item / splits, start = item % splits * part;
         long long stop = start + part < inner ? start + part : inner;
-        A sums[EACH][EACH] = {};
+        A sums[EACH][EACH] = {}, of_columns[EACH] = {};
+        bool sum_columns = column_sums && row == 0 && threadIdx.y == 0;
         for (; start < stop; start += DEPTH) {
             load(left, a + matrix * a_apart, row, rows, start, stop, inner, a_turned);
             load(right, b + matrix * b_apart, column, columns, start, stop, inner, !b_turned);
@@ -68,6 +70,10 @@ extern "C" __global__ void __launch_bounds__(256) product(
 #pragma unroll
                     for (int j = 0; j < EACH; j++) sums[i][j] += from_left[i] * from_right[j];
                 }
+                if (sum_columns) {
+#pragma unroll
+                    for (int j = 0; j < EACH; j++) of_columns[j] += from_right[j];
+                }
             }
             __syncthreads();
         }
@@ -82,16 +88,28 @@ extern "C" __global__ void __launch_bounds__(256) product(
                 else finish(sums[i][j], bias, z, out, at, c);
             }
         }
+        if (!sum_columns) continue;
+#pragma unroll
+        for (int j = 0; j < EACH; j++) {
+            long long c = column + threadIdx.x + j * SIDE;
+            if (c >= columns) continue;
+            if (partial) partial[splits * values + item * columns + c] = of_columns[j];
+            else column_sums[c] = T(of_columns[j]);
+        }
     }
 }
 
 // The sums of all parts, always in the same order.
 extern "C" __global__ void join_splits(
-    const A* partial, const T* bias, T* z, T* out, long long values, long long columns, int splits, long long size) {
-    FOR_EACH(i, size) {
-        const A* parts = partial + i / values * values * splits + i % values;
+    const A* partial, const T* bias, T* z, T* out, T* column_sums, long long values, long long columns, int splits,
+    long long size) {
+    FOR_EACH(i, size + (column_sums ? columns : 0)) {
+        bool of_columns = i >= size;
+        long long step = of_columns ? columns : values;
+        const A* parts = partial + (of_columns ? size * splits + i - size : i / values * values * splits + i % values);
         A sum = 0;
-        for (int s = 0; s < splits; s++) sum += parts[s * values];
-        finish(sum, bias, z, out, i, i % columns);
+        for (int s = 0; s < splits; s++) sum += parts[s * step];
+        if (of_columns) column_sums[i - size] = T(sum);
+        else finish(sum, bias, z, out, i, i % columns);
     }
 }

@@ -26,6 +26,7 @@ from dlgpu.backend.memory import is_shortage
 from dlgpu.backend.recorder import drawn_by
 
 SOURCES = 64  # random generators that a step may draw from
+INPUTS = 3  # that `gather_batch` gathers: x, y and weights of most models
 RATES = 15  # learning rates that `write_rates` writes: those of the steps of a graph but the first
 WORDS = {16: "uint4", 8: "unsigned long long", 4: "unsigned", 2: "unsigned short", 1: "unsigned char"}
 
@@ -213,11 +214,13 @@ class Captured:
             cuda.set_pinned_memory_allocator(pool.malloc)
 
     def _gather(self) -> None:
-        for which, out in enumerate(self.inputs):
-            width = out.nbytes // max(1, len(out))
-            word = next(size for size in WORDS if width % size == 0)
-            args = (self._table, which, out, len(out), width // word)
-            grid = blocks_for(len(out) * (width // word))
+        for first in range(0, len(self.inputs), INPUTS):
+            outs = self.inputs[first : first + INPUTS]
+            widths, none = [out.nbytes // max(1, len(out)) for out in outs], [None] * (INPUTS - len(outs))
+            word = next(size for size in WORDS if not any(width % size for width in widths))
+            sizes = [width // word for width in widths] + [0] * len(none)
+            args = (self._table, first, *outs, *none, len(outs[0]), *sizes)
+            grid = blocks_for(len(outs[0]) * max(sizes)), len(outs)
             source("graph.cu").launch("gather_batch", grid, BLOCK, args, defines=(f"WORD={WORDS[word]}",))
 
     def draw(self, generator: Any, words: int) -> tuple:

@@ -28,12 +28,12 @@ def matmul(a, b):
     return product(a, b)[0]
 
 
-def product(a, b, bias=None, activation="linear", masked=False):
+def product(a, b, bias=None, activation="linear", masked=False, sums=None):
     """activation(a @ b + bias) over the last two axes, and what the activation's backward needs, as `dense` has it.
 
-    With `masked` cuBLASLt keeps a mask of relu.
+    With `masked` cuBLASLt keeps a mask of relu. The sums over b's rows are written to `sums`, of single matrices.
     """
-    if cublaslt.serves(a) and (masked or cublaslt.fuses(a, b.shape[-1], activation)):
+    if sums is None and cublaslt.serves(a) and (masked or cublaslt.fuses(a, b.shape[-1], activation)):
         found = cublaslt.product(a, b, bias, activation, masked=masked)
         if found is not None:
             return found
@@ -43,29 +43,36 @@ def product(a, b, bias=None, activation="linear", masked=False):
     rows, inner = a.shape[-2:][:: -1 if a_turned else 1]
     columns = b.shape[-2 if b_turned else -1]
     if stack == 1:
-        found = tensor_product.product(a, b, (a_turned, b_turned), (*lead, rows, columns), bias, activation)
+        found = tensor_product.product(a, b, (a_turned, b_turned), (*lead, rows, columns), bias, activation, sums)
         if found is not None:
             return found
     out = empty(a, (*lead, rows, columns))
     z = empty(a, out.shape) if activation in FROM_INPUT else None
     each, tiles, splits = plan(rows, columns, inner, stack)
-    sums = np.float64 if a.dtype == np.float64 else np.float32
-    partial = empty(a, (stack * splits * rows * columns,), sums) if splits > 1 else None
+    size = splits * columns * (stack * rows + (sums is not None))
+    partial = empty(a, (size,), "float64" if a.dtype == "float64" else "float32") if splits > 1 else None
     bias = contiguous(bias)
     code, macros = source("linear.cu"), (f"EACH={each}", f"ACTIVATION={activation}")
     sizes = rows, columns, inner, a_turned, b_turned, a_apart, b_apart, stack, splits
     grid = tiles, min(stack * splits, MAX_STACK)
-    code.launch("product", grid, (SIDE, SIDE), (a, b, bias, partial, z, out, *sizes), dtype=a.dtype, defines=macros)
+    code.launch(
+        "product", grid, (SIDE, SIDE), (a, b, bias, partial, z, out, sums, *sizes), dtype=a.dtype, defines=macros
+    )
     if partial is not None:
-        args = partial, bias, z, out, rows * columns, columns, splits, out.size
-        code.launch("join_splits", blocks_for(out.size), BLOCK, args, dtype=a.dtype, defines=macros)
+        args = partial, bias, z, out, sums, rows * columns, columns, splits, out.size
+        code.launch("join_splits", blocks_for(out.size + columns), BLOCK, args, dtype=a.dtype, defines=macros)
     return out, out if z is None else z
 
 
 def product_and_sums(a, b):
     """a @ b of two matrices, and the sums over b's rows."""
     found = cublaslt.product(a, b, sums=True)
-    return (product(a, b)[0], column_sums(b)) if found is None else found
+    if found is not None:
+        return found
+    if not len(a):  # and no block that could add them up
+        return product(a, b)[0], column_sums(b)
+    sums = empty(b, b.shape[1:])
+    return product(a, b, sums=sums)[0], sums
 
 
 def column_sums(x):

@@ -16,7 +16,7 @@ AT_MOST = 65535  # slices, the grid's second length
 
 
 def product(
-    a: Any, b: Any, turned: tuple[bool, bool], shape: tuple[int, ...], bias: Any, activation: str
+    a: Any, b: Any, turned: tuple[bool, bool], shape: tuple[int, ...], bias: Any, activation: str, sums: Any
 ) -> tuple[Any, Any] | None:
     """activation(a @ b + bias) and what its backward needs, or None if tensor cores are not to be used for it.
 
@@ -24,10 +24,13 @@ def product(
         a: (rows, inner), or its transpose if turned[0].
         b: (inner, columns), or its transpose if turned[1].
         shape: of the result; (..., rows, columns), which has one matrix.
+        sums: where the sums over b's rows are to be written, or None.
     """
     (rows, columns), inner = shape[-2:], a.shape[0 if turned[0] else 1]
     plain = bias is None and activation == "linear"
     if not suits(a) or all(turned) or (any(turned) and not plain) or not inner or min(rows, columns) < FEWEST:
+        return None
+    if sums is not None and not turned[0]:
         return None
     if not turned[0] and inner > SHORT and blocks_of(TILES[-1], rows, columns) < LEAST:
         return None
@@ -38,9 +41,9 @@ def product(
         slices = min(-(-inner // SLICE), AT_MOST)
         length = -(-inner // slices)
         partial = empty(a, (slices, rows + 1, columns), "float32")
-        args: tuple = a, b, partial, rows, False, length, inner, *pixel, rows, *pixel, columns, *rest
+        args: tuple = a, b, partial, rows, sums is not None, length, inner, *pixel, rows, *pixel, columns, *rest
         launch("tensor_convolution_weights", (rows, columns, 1), args, (rows, columns), "linear", slices)
-        joined = partial, out, None, slices, rows, columns
+        joined = partial, out, sums, slices, rows, columns
         grid = blocks_for(partial[0].size)
         source("convolution.cu").launch("convolution_weights_sum", grid, BLOCK, joined, dtype=a.dtype)
         return out, out

@@ -23,6 +23,10 @@ def test_every_tile_and_any_number_of_parts(each, splits, rng, monkeypatch):
     agree("matmul", a[0].T, a[0], size=35)
     for activation in ("relu", "silu"):
         agree("dense", a[0], b[0], normal(rng, 67), activation, size=70)
+    for rows in 0, 1, 35:  # the bias's gradient comes with the kernel's, from the blocks of its first rows
+        grad, x = normal(rng, rows, 67), normal(rng, rows, 70)
+        agree("dense_backward", grad, x, b[0], grad, "linear", (False, True, True), size=max(rows, 1))
+        agree("dense_backward", grad, x[:, :0], b[0][:0], grad, "linear", (False, True, True), size=max(rows, 1))
 
 
 def test_more_matrices_than_a_grid_has(rng, monkeypatch):
