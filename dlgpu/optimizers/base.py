@@ -33,7 +33,7 @@ class Optimizer(ArgumentChecks, WeightDecay, Configurable):
                 values -= scalars[0] * np.sign(gradients)
 
     Args:
-        learning_rate: a number, a Schedule, or a function without arguments.
+        learning_rate: a number, a Schedule, or a function without arguments, which is asked before each step.
         weight_decay: subtract weight_decay * learning_rate * values at each step, apart from the gradients.
         clipnorm: scale down each parameter's gradient whose norm is larger.
         clipvalue: limit each gradient's value to [-clipvalue, clipvalue].

@@ -27,7 +27,7 @@ class Groups:
         self.recording = recording
         self.limit = limit
         self.seconds = 0.0
-        self._graphs: dict[tuple, Any] = {}  # phases -> graph, or None if the steps cannot be done at once
+        self._graphs: dict[tuple, Any] = {}  # (count, phases) -> graph, or None if the steps cannot be done at once
 
     def size(self, optimizer: Any, most: int) -> int:
         """How many of the coming steps are done at once: whole cycles of the optimizer, or a part of a longer one.
@@ -42,33 +42,39 @@ class Groups:
         every, length, done = cycle
         for whole in (every, length):
             count -= count % whole if whole <= count else 0
-        return 1 if done % min(count, length) else min(count, length - done) if count < length else count
+        if done % min(count, length):
+            return 1
+        return count if length <= count else min(count, length - done)
 
     def run(self, step: Any, batches: Sequence[Batch | Rows]) -> bool:
         """Steps on batches that follow each other by one launch, if that is possible; else none is done.
 
         The first time this is tried: it must give the bits that the steps give one by one, which then stand.
         """
-        phases = tuple(step.optimizer.phase(ahead) for ahead in range(1, len(batches) + 1))
-        graph, known = self._graphs.get(phases), phases in self._graphs
+        count, cycle = len(batches), step.optimizer.cycle()
+        if cycle is None:
+            return False
+        # phases come again after a cycle
+        key = count, *(step.optimizer.phase(ahead) for ahead in range(1, 1 + min(count, cycle[1])))
+        graph, known = self._graphs.get(key), key in self._graphs
         if (known and graph is None) or not self.recording.load_first(batches[0]):
             return False
         if not known:
-            graph = self._captured(step, batches[0], len(batches))
+            graph = self._captured(step, batches[0], count)
             if graph is None:
-                self._graphs[phases] = None
+                self._graphs[key] = None
                 return False
         try:
-            rates = step.optimizer.prepare(step.flats, len(batches))
+            rates = step.optimizer.prepare(step.flats, count)
         except Exception:  # a Schedule's: the step of which it is raises it again
             return False
         if not known:
-            self._graphs[phases] = graph if self._same(step, batches, graph, rates) else None
+            self._graphs[key] = graph if self._same(step, batches, graph, rates) else None
             return True
         try:
             self.recording.replay_group(graph, rates)
         except BaseException:
-            step.optimizer.count(-len(batches))
+            step.optimizer.count(-count)
             raise
         return True
 

@@ -13,7 +13,7 @@ from cupy.cuda.memory import OutOfMemoryError
 
 import dlgpu
 from dlgpu import layers
-from dlgpu.training import replay
+from dlgpu.training import groups, replay
 from tests.cuda.test_graph import captured, told
 
 RNG = np.random.default_rng(0)
@@ -109,14 +109,12 @@ def test_whatever_allocation_fails_the_model_is_as_before_that_step_and_trains_o
 
 
 @pytest.mark.filterwarnings("ignore:a training step cannot be captured")
-def test_steps_that_are_launched_together_go_on_one_by_one_where_memory_is_short(monkeypatch):
+def test_steps_that_are_launched_at_once_go_on_one_by_one_where_memory_is_short(monkeypatch):
     monkeypatch.setattr(replay, "MANY", 2)
-    monkeypatch.setattr(replay, "LOOK", 1e9)
+    monkeypatch.setattr(groups, "LOOK", 1e9)
     start, counts = model_of(False).get_weights(), []
-    together = replay.Replay.run_together
-    monkeypatch.setattr(
-        replay.Replay, "run_together", lambda *a: [counts.append((len(a[2]), found := together(*a))), found][1]
-    )
+    run = groups.Groups.run
+    monkeypatch.setattr(groups.Groups, "run", lambda *a: [counts.append((len(a[2]), found := run(*a))), found][1])
 
     def trained(number, **compiled):
         model = model_of(False, **compiled)

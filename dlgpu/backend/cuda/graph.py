@@ -153,8 +153,9 @@ class Captured:
             try:
                 if self._readers is None:
                     with self.cupy.cuda.using_allocator(self.repeater.pool.malloc):
-                        self._readers = self.cupy.empty(len(rates), np.uint64)
-                    self._write(self._readers, 0, [a.data.ptr for a in rates])
+                        readers = self.cupy.empty(len(rates), np.uint64)
+                    self._write(readers, 0, [a.data.ptr for a in rates])
+                    self._readers = readers
                 return self._graph(run, held, count)
             except Exception:  # too little memory, or a layer that has changed: single steps go on as they are
                 return None
