@@ -44,6 +44,13 @@ __device__ inline void copy(T* to, const T* from, bool there) {
 #endif
 }
 
+// Fetches what is at an address from memory to the cache, without waiting.
+__device__ inline void fetch_ahead(const T* from) {
+#ifndef __CUDA_EMULATOR__
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+#endif
+}
+
 // Ends a group of copies.
 __device__ inline void end_of_copies() {
 #ifdef __CUDA_EMULATOR__
@@ -84,15 +91,18 @@ __device__ inline Fragment load_matrices(const T* row) {
 }
 
 // To the nearest of TF32, which has 10 bits after the point, ties away from zero.
+__device__ inline unsigned tf32(unsigned bits) {
+#ifdef __CUDA_EMULATOR__
+    return emulator::tf32(bits);
+#else
+    unsigned rounded;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(__uint_as_float(bits)));
+    return rounded;
+#endif
+}
 __device__ inline void round_to_tf32(Fragment& f) {
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-#ifdef __CUDA_EMULATOR__
-        f.at[i] = emulator::tf32(f.at[i]);
-#else
-        asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(f.at[i]) : "f"(__uint_as_float(f.at[i])));
-#endif
-    }
+    for (int i = 0; i < 4; i++) f.at[i] = tf32(f.at[i]);
 }
 
 // sums[m][n] += left[m] @ right[n], 16 x 16 each: [half][e] of lane 4 * i + j is in row i + 8 * (e / 2) and column

@@ -31,6 +31,7 @@ from tests.backend.equivalent import EQUIVALENT
 ROOT = Path(__file__).parents[2]
 KERNELS = ROOT / "kernels"
 ROWS = dict.fromkeys(["simple_rnn.cu", "lstm.cu", "gru.cu"], "recurrent")  # whose tests have another name
+ROWS |= {f"tensor_{name}": "tensor_recurrent" for name in ROWS}
 OPERATORS = {"+": "-", "-": "+", "*": "+", "/": "*", "%": "/", "+=": "-=", "-=": "+=", "&": "|", "|": "&"}
 BOUNDS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
 OPERATOR = re.compile(r"(?<= )(\+=|-=|[-+*/%&|])(?= )")

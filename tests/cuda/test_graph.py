@@ -11,7 +11,7 @@ import pytest
 
 import dlgpu
 from dlgpu import layers, schedules
-from dlgpu.backend.cuda import graph, persistence, resident
+from dlgpu.backend.cuda import graph, persistence, recurrent, resident
 from dlgpu.training import groups, replay
 from dlgpu.training.replay import Replay
 from tests.training.changes import change_dropout, change_rate, change_weights, freeze
@@ -183,6 +183,24 @@ def test_recurrent_layers_beyond_one_block_are_captured(layer, blocks, monkeypat
 
     model = assert_same_bits(make, lambda m: fit(m, x, y, batch_size=8))
     persistence.layout.cache_clear()
+    assert captured(model) == [True]
+
+
+@pytest.mark.parametrize("layer", [layers.LSTM, layers.GRU])
+def test_recurrent_layers_on_tensor_cores_are_captured(layer, monkeypatch):
+    monkeypatch.setattr(persistence, "LARGE", 0)
+    monkeypatch.setattr(persistence, "FEWEST", 1)
+    monkeypatch.setattr(recurrent, "layout", None)  # the other ways ask for it
+    x, y = RNG.standard_normal((24, 5, 3), np.float32), RNG.standard_normal((24, 1), np.float32)
+
+    def make(**compiled):
+        return model_of(layer(10), layers.Dense(1), loss="mse", **compiled)
+
+    dlgpu.allow_tf32()
+    try:
+        model = assert_same_bits(make, lambda m: fit(m, x, y, batch_size=8))
+    finally:
+        dlgpu.allow_tf32(False)
     assert captured(model) == [True]
 
 

@@ -1,6 +1,7 @@
 """How a recurrent network is laid over the multiprocessors, so that its weights stay there for a whole sequence."""
 
 import functools
+import math
 from dataclasses import dataclass
 
 # By the bytes of a stored value, what blocks can be: threads at most, registers of each for weights, and samples in one
@@ -12,6 +13,14 @@ BLOCKS = {
 }
 WARP, TEAM = 32, 4  # lanes; those for a unit, at least
 KEPT = 2  # values that a block keeps of each unit and sample
+
+# The tiles of tensor_recurrent.cuh, and what a warp holds of the depth at most, in instructions of DEPTH bytes.
+TILE_ROWS, TILE_COLUMNS, HELD, DEPTH, STAGES = 32, 128, 16, 32, 4
+# Multiply-adds of a step from which on tensor cores win. On an H200, FMA units take 1 us for 15 million, as the kernels
+# use them; tensor cores next to nothing, but another barrier and sums that go through the cache, some 3 us a step.
+LARGE = 1 << 26
+FEWEST = 16  # samples; with fewer, a tile would be more than half empty
+CACHE = 1 << 25  # bytes of sums that stay in a GPU's cache; what is more is better done by one product for each step
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,71 @@ def divided(
         if threads <= most and shared <= limit:
             return Layout(slices, groups, width, rows, stride, threads, shared, (most, team, at_once, registers))
     return None
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Blocks that run a sequence on tensor cores; each holds a tile of the weights.
+
+    Attributes:
+        across: tiles beside each other, of TILE_COLUMNS sums.
+        slices: tiles above each other, which divide the depth.
+        groups: of so many blocks, each with samples of its own.
+        rows: samples of a block.
+        each: instructions' depth of a warp, of which two share a tile's depth.
+        stride: values of a vector that goes from step to step.
+    """
+
+    across: int
+    slices: int
+    groups: int
+    rows: int
+    each: int
+    stride: int
+    threads = 2 * TILE_COLUMNS
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory of a block: stages of vectors, and what the halves of a tile exchange."""
+        return STAGES * TILE_ROWS * (2 * self.each * DEPTH + 16) + TILE_ROWS // 2 * self.threads * 4
+
+    @property
+    def sums(self) -> tuple[int, int, int]:
+        """The shape of what the tiles give in a step."""
+        return self.slices, self.groups * self.rows, self.across * TILE_COLUMNS
+
+
+def is_large(batch: int, depth: int, columns: int) -> bool:
+    """Whether a step's product is one for tensor cores, where they may be used."""
+    return batch >= FEWEST and batch * depth * columns >= LARGE
+
+
+@functools.lru_cache(256)
+def tiles(batch: int, depth: int, columns: int, size: int, blocks: int, limit: int) -> Tiles | None:
+    """The tiles with which a block moves the fewest bytes in a step: vectors to its own, sums from all and to all.
+
+    Args:
+        batch: of the network.
+        depth: terms of a sum.
+        columns: sums for each sample.
+        size, blocks, limit: as for `layout`.
+    Returns:
+        None if the registers of all multiprocessors do not hold the weights, or the cache not the sums.
+    """
+    across, found = -(-columns // TILE_COLUMNS), []
+    for most in range(1, HELD + 1):
+        slices = -(-depth * size // (2 * DEPTH * most))
+        groups = min(blocks // (across * slices), -(-batch // TILE_ROWS))
+        if groups:
+            rows, each = -(-batch // (groups * TILE_ROWS)) * TILE_ROWS, -(-depth * size // (2 * DEPTH * slices))
+            found.append(Tiles(across, slices, -(-batch // rows), rows, each, 2 * each * DEPTH // size * slices))
+
+    def moved(plan: Tiles) -> float:
+        sums = 2 * 4 * math.prod(plan.sums) / (plan.across * plan.slices * plan.groups)
+        return plan.rows * 2 * plan.each * DEPTH + sums
+
+    fitting = (plan for plan in found if plan.shared <= limit and 4 * math.prod(plan.sums) <= CACHE)
+    return min(fitting, key=moved, default=None)
 
 
 def shapes(size: int) -> list[str]:

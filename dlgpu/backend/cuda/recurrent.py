@@ -1,13 +1,15 @@
 """Recurrent networks on CUDA: a whole sequence in one launch each way, with the weights in the multiprocessors.
 
-Where these do not hold the weights, each step is a product and a launch. The products with inputs come before the
-sequence, those for the weights' gradients after it.
+Where these do not hold the weights, each step is a product and a launch. Large steps are for tensor cores, where these
+may be used: in that one launch if the registers hold the weights, else in each step's product. The products with inputs
+come before the sequence, those for the weights' gradients after it.
 """
 
 from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty
 from dlgpu.backend.cuda.linear import column_sums, matmul
-from dlgpu.backend.cuda.persistence import layout
+from dlgpu.backend.cuda.persistence import is_large, layout, tiles
 from dlgpu.backend.cuda.source import multiprocessors, shared_limit, source
+from dlgpu.backend.cuda.tensor_cores import suits
 from dlgpu.backend.devices import device_of
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import recurrent as reference
@@ -154,6 +156,11 @@ def _persists(kernel, args, states, columns=1, parts=1):
         return True
     device = device_of(states)
     dtype, room = states.dtype, (multiprocessors(device), shared_limit(device))
+    if suits(states) and is_large(batch, parts * units, columns * units):
+        tiled = tiles(batch, parts * units, columns * units, dtype.itemsize, *room)
+        if tiled is not None:
+            _on_tensor_cores(kernel, args, states, tiled)
+        return tiled is not None
     plan = layout(batch, units, columns, parts * units, dtype.itemsize, *room)
     if plan is None:
         return False
@@ -174,6 +181,23 @@ def _persists(kernel, args, states, columns=1, parts=1):
         cooperative=together,
     )
     return True
+
+
+def _on_tensor_cores(kernel, args, states, plan):
+    """Run a whole sequence by the kernel of that name on tensor cores, with the same first arguments."""
+    xp, (batch, length, units) = array_namespace(states), states.shape
+    vectors, arrivals = xp.zeros((plan.sums[1], plan.stride), states.dtype), xp.zeros(1, "uint32")
+    partial, carried = empty(states, plan.sums, "float32"), empty(states, (2, batch, units), "float32")
+    sizes = batch, length - 1, units, plan.rows, plan.slices, plan.each
+    source(f"tensor_{kernel.rpartition('_')[0]}.cu").launch(
+        f"tensor_{kernel}",
+        grid=(1, plan.across, plan.slices * plan.groups),
+        block=plan.threads,
+        args=(*args, vectors, partial, carried, arrivals, *sizes),
+        shared=plan.shared,
+        dtype=states.dtype,
+        cooperative=True,
+    )
 
 
 def _step(kernel, args, states):

@@ -50,7 +50,7 @@ def check(rng, cell, batch, time, features, units, masked=False, initial=True, u
     device_under_test()  # registers the column
     assert all("cuda" in k.columns for k in kernels)
     found = on_device(lambda args, grads: both_ways(*kernels, args, grads), args, grads)
-    ulps = 16 * max(1, batch * time * (units + features)) ** 0.5
+    ulps = options.get("ulps", 16 * max(1, batch * time * (units + features)) ** 0.5)
     compare(cell, found, tuple(wanted_values), tuple(wanted_values), ulps)
     if masked:
         assert not any(np.isnan(f).any() for f in found if f is not None)
