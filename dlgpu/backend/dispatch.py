@@ -60,7 +60,9 @@ class Kernel:
     def _widens(self, array: Any, implementation: Callable) -> bool:
         if not is_narrow(array) or implementation is self.columns.get("cuda"):
             return False
-        return self.narrow in ("widened", "first result") or (self.narrow == "kept on a GPU" and isinstance(array, np.ndarray))
+        if self.narrow == "kept on a GPU":
+            return isinstance(array, np.ndarray)
+        return self.narrow != "kept"
 
     def __repr__(self) -> str:
         return f"<kernel {self.__name__} on {', '.join(['reference', *sorted(self.columns)])}>"

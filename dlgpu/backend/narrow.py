@@ -30,7 +30,7 @@ def at_least_float32(dtype: Any) -> np.dtype:
 def in_float32(function: Callable, dtype: Any, only_first: bool = False) -> Callable:
     """A kernel's implementation for arguments of a 16-bit dtype: they are widened, and float32 results are rounded.
 
-    One that returns nothing writes into its arguments; these are rounded then. With `only_first`, the first result alone
+    One that returns nothing writes into its arguments; these are rounded then. With `only_first`, only the first result
     is rounded.
     """
 
