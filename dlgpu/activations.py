@@ -60,7 +60,8 @@ def celu(x: Any, alpha: float = 1.0) -> Tensor:
 
 def _elu(x: Any, alpha: float, width: float) -> Tensor:
     x = floating(x)
-    return where(greater(x, 0), x, alpha * expm1(fused.negative_part(x) * (1 / width)))
+    above = greater(x, 0)  # once: the derivatives keep it
+    return where(above, x, alpha * expm1(where(above, 0, x) * (1 / width)))
 
 
 @fuses("selu")

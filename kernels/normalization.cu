@@ -2,6 +2,8 @@
 //
 // Layer: a team of threads a row, the variance in a second pass. Batch: the blocks sum up chunks of the rows by Welford's
 // method, wait for each other, join the chunks and go through them again.
+//
+// x, output and their gradients are stored as T; the much smaller rest is not rounded.
 #include "columns.cuh"
 #include "grid.cuh"
 #include "rows.cuh"
@@ -9,7 +11,7 @@
 // -- rows
 
 extern "C" __global__ void layer_normalization(
-    const T* x, const T* scale, const T* offset, T* output, T* mean, T* variance, long long rows, long long features,
+    const T* x, const A* scale, const A* offset, T* output, A* mean, A* variance, long long rows, long long features,
     double epsilon) {
     FOR_EACH_ROW(row, rows) {
         long long start = row * features, width = row < rows ? features : 0;
@@ -24,13 +26,13 @@ extern "C" __global__ void layer_normalization(
         A inverse = 1 / sqrt(spread + A(epsilon));
         FOR_EACH_COLUMN(j, width) {
             A value = (A(x[start + j]) - average) * inverse;
-            if (scale) value *= A(scale[j]);
-            if (offset) value += A(offset[j]);
+            if (scale) value *= scale[j];
+            if (offset) value += offset[j];
             output[start + j] = T(value);
         }
         if (width && threadIdx.x == 0) {
-            mean[row] = T(average);
-            variance[row] = T(spread);
+            mean[row] = average;
+            variance[row] = spread;
         }
     }
 }
@@ -68,16 +70,16 @@ struct Gradients {
 };
 
 __device__ inline void normalize_chunk(
-    const T* x, const T* scale, const T* offset, T* output, const Chunk& chunk, A mean, A variance, A epsilon) {
+    const T* x, const A* scale, const A* offset, T* output, const Chunk& chunk, A mean, A variance, A epsilon) {
     long long c = chunk.column;
-    A factor = (scale ? A(scale[c]) : A(1)) / sqrt(variance + epsilon), shift = offset ? A(offset[c]) : A(0);
+    A factor = (scale ? scale[c] : A(1)) / sqrt(variance + epsilon), shift = offset ? offset[c] : A(0);
     FOR_EACH_ROW_OF(chunk, row) {
         output[row * chunk.channels + c] = T((A(x[row * chunk.channels + c]) - mean) * factor + shift);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2) batch_normalization(
-    const T* x, const bool* mask, const T* scale, const T* offset, T* output, T* mean, T* variance, A* partial,
+    const T* x, const bool* mask, const A* scale, const A* offset, T* output, A* mean, A* variance, A* partial,
     unsigned* arrivals, long long rows, long long channels, int chunks, int width, double epsilon) {
     FOR_EACH_CHUNK(chunk) {
         Moments value = {0, 0, 0};
@@ -95,25 +97,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) batch_normalization(
         A spread = all.squares / larger(all.count, A(1));
         normalize_chunk(x, scale, offset, output, chunk, all.mean, spread, A(epsilon));
         if (chunk.index == 0 && chunk.speaks()) {
-            mean[chunk.column] = T(all.mean);
-            variance[chunk.column] = T(spread);
+            mean[chunk.column] = all.mean;
+            variance[chunk.column] = spread;
         }
     }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2) normalize(
-    const T* x, const T* mean, const T* variance, const T* scale, const T* offset, T* output, long long rows,
+    const T* x, const A* mean, const A* variance, const A* scale, const A* offset, T* output, long long rows,
     long long channels, int chunks, int width, double epsilon) {
     FOR_EACH_CHUNK(chunk) {
         long long c = chunk.column;
-        if (chunk.inside()) normalize_chunk(x, scale, offset, output, chunk, A(mean[c]), A(variance[c]), A(epsilon));
+        if (chunk.inside()) normalize_chunk(x, scale, offset, output, chunk, mean[c], variance[c], A(epsilon));
     }
 }
 
 // Keeps the sums of grad and grad * normalized, by the statistics of the rows if BY_ROW, or else of the columns.
 template <bool BY_ROW>
 __device__ void keep_gradients(
-    const T* grad, const T* x, const T* mean, const T* variance, const bool* mask, A* partial, long long rows,
+    const T* grad, const T* x, const A* mean, const A* variance, const bool* mask, A* partial, long long rows,
     long long channels, int chunks, int width, A epsilon) {
     FOR_EACH_CHUNK(chunk) {
         long long c = chunk.column;
@@ -121,13 +123,13 @@ __device__ void keep_gradients(
         if (chunk.inside()) {
             A average = 0, inverse = 0;
             if (!BY_ROW) {
-                average = A(mean[c]);
-                inverse = 1 / sqrt(A(variance[c]) + epsilon);
+                average = mean[c];
+                inverse = 1 / sqrt(variance[c] + epsilon);
             }
             FOR_EACH_ROW_OF(chunk, row) {
                 if (BY_ROW) {
-                    average = A(mean[row]);
-                    inverse = 1 / sqrt(A(variance[row]) + epsilon);
+                    average = mean[row];
+                    inverse = 1 / sqrt(variance[row] + epsilon);
                 }
                 A g = A(grad[row * channels + c]);
                 value.join({A(!mask || mask[row]), g, g * ((A(x[row * channels + c]) - average) * inverse)});
@@ -138,8 +140,8 @@ __device__ void keep_gradients(
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2) batch_normalization_backward(
-    const T* grad, const T* x, const T* mean, const T* variance, const T* scale, const bool* mask, T* grad_x,
-    T* grad_scale, T* grad_offset, A* partial, unsigned* arrivals, long long rows, long long channels, int chunks,
+    const T* grad, const T* x, const A* mean, const A* variance, const A* scale, const bool* mask, T* grad_x,
+    A* grad_scale, A* grad_offset, A* partial, unsigned* arrivals, long long rows, long long channels, int chunks,
     int width, double epsilon) {
     keep_gradients<false>(grad, x, mean, variance, mask, partial, rows, channels, chunks, width, A(epsilon));
     grid_barrier(arrivals);
@@ -147,8 +149,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) batch_normalization_bac
         Gradients all = joined<Gradients>(partial, chunk);
         long long c = chunk.column;
         if (!chunk.inside()) continue;
-        A average = A(mean[c]), inverse = 1 / sqrt(A(variance[c]) + A(epsilon));
-        A factor = scale ? inverse * A(scale[c]) : inverse;
+        A average = mean[c], inverse = 1 / sqrt(variance[c] + A(epsilon));
+        A factor = scale ? inverse * scale[c] : inverse;
         A share = 1 / larger(all.count, A(1)), by_offset = all.offset * share, by_scale = all.scale * share;
         FOR_EACH_ROW_OF(chunk, row) {
             A g = A(grad[row * channels + c]);
@@ -156,31 +158,31 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) batch_normalization_bac
             grad_x[row * channels + c] = T(g * factor);
         }
         if (chunk.index == 0 && chunk.speaks()) {
-            grad_scale[c] = T(all.scale);
-            grad_offset[c] = T(all.offset);
+            grad_scale[c] = all.scale;
+            grad_offset[c] = all.offset;
         }
     }
 }
 
 // The columns' sums come first: they are written while the blocks go through the rows.
 extern "C" __global__ void __launch_bounds__(THREADS, 2) layer_normalization_backward(
-    const T* grad, const T* x, const T* mean, const T* variance, const T* scale, T* grad_x, T* grad_scale,
-    T* grad_offset, A* partial, unsigned* arrivals, long long rows, long long channels, int chunks, int width,
+    const T* grad, const T* x, const A* mean, const A* variance, const A* scale, T* grad_x, A* grad_scale,
+    A* grad_offset, A* partial, unsigned* arrivals, long long rows, long long channels, int chunks, int width,
     double epsilon) {
     keep_gradients<true>(grad, x, mean, variance, nullptr, partial, rows, channels, chunks, width, A(epsilon));
     FOR_EACH_ROW(row, rows) {
         long long start = row * channels, columns = row < rows ? channels : 0;
-        A average = columns ? A(mean[row]) : A(0), inverse = columns ? 1 / sqrt(A(variance[row]) + A(epsilon)) : A(0);
+        A average = columns ? mean[row] : A(0), inverse = columns ? 1 / sqrt(variance[row] + A(epsilon)) : A(0);
         A sum = 0, product = 0;
         FOR_EACH_COLUMN(j, columns) {
-            A g = A(grad[start + j]) * (scale ? A(scale[j]) : A(1));
+            A g = A(grad[start + j]) * (scale ? scale[j] : A(1));
             sum += g;
             product += g * (A(x[start + j]) - average);
         }
         sum = row_reduce<Sum>(sum) / channels;
         product = row_reduce<Sum>(product) * inverse / channels;
         FOR_EACH_COLUMN(j, columns) {
-            A g = A(grad[start + j]) * (scale ? A(scale[j]) : A(1));
+            A g = A(grad[start + j]) * (scale ? scale[j] : A(1));
             A normalized = (A(x[start + j]) - average) * inverse;
             grad_x[start + j] = T((g - sum - normalized * product) * inverse);
         }
@@ -189,8 +191,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) layer_normalization_bac
     FOR_EACH_TILE(chunk) {
         Gradients all = joined<Gradients>(partial, chunk);
         if (chunk.speaks()) {
-            grad_scale[chunk.column] = T(all.scale);
-            grad_offset[chunk.column] = T(all.offset);
+            grad_scale[chunk.column] = all.scale;
+            grad_offset[chunk.column] = all.offset;
         }
     }
 }

@@ -133,7 +133,7 @@ extern "C" __global__ void softmax_cross_entropy_backward(
 }
 
 extern "C" __global__ void categorical_cross_entropy(
-    const T* probabilities, const long long* labels, const T* weights, T* loss, T* totals, T* quotients, long long rows,
+    const T* probabilities, const long long* labels, const T* weights, T* loss, A* totals, long long rows,
     long long classes) {
     FOR_EACH_ROW(row, rows) {
         long long start = row * classes, width = row < rows ? classes : 0;
@@ -144,33 +144,32 @@ extern "C" __global__ void categorical_cross_entropy(
         if (label < 0 || label >= classes) total = not_a_number();
         FOR_EACH_COLUMN(j, width) {
             A quotient = A(probabilities[start + j]) / total;
-            quotients[start + j] = T(quotient);
             if (weights) sum -= A(weights[start + j]) * log(clipped(quotient));
             else if (j == label) sum = -log(clipped(quotient));
         }
         sum = row_reduce<Sum>(sum);
         if (width && threadIdx.x == 0) {
-            totals[row] = T(total);
+            totals[row] = total;
             loss[row] = T(total == total ? sum : not_a_number());
         }
     }
 }
 
 extern "C" __global__ void categorical_cross_entropy_backward(
-    const T* grad, const T* totals, const T* quotients, const long long* labels, const T* weights, T* by_probabilities,
-    long long rows, long long classes) {
+    const T* grad, const A* totals, const T* probabilities, const long long* labels, const T* weights,
+    T* by_probabilities, long long rows, long long classes) {
     FOR_EACH_ROW(row, rows) {
         long long start = row * classes, width = row < rows ? classes : 0;
         long long label = labels && width ? labels[row] : 0;
-        A scale = width ? A(grad[row]) / A(totals[row]) : A(0), sum = 0;
+        A total = width ? totals[row] : A(1), scale = width ? A(grad[row]) / total : A(0), sum = 0;
         // the slope of the loss by a quotient; what was clipped has none
         auto slope = [&](long long j) {
-            A quotient = A(quotients[start + j]), p = clipped(quotient);
+            A quotient = A(probabilities[start + j]) / total, p = clipped(quotient);
             A weight = weights ? A(weights[start + j]) : A(j == label);
             return p == quotient || quotient != quotient ? weight / -p : A(0);
         };
         FOR_EACH_COLUMN(j, width) {
-            if (weights || j == label) sum += slope(j) * A(quotients[start + j]);
+            if (weights || j == label) sum += slope(j) * (A(probabilities[start + j]) / total);
         }
         sum = row_reduce<Sum>(sum);
         FOR_EACH_COLUMN(j, width) {
@@ -208,13 +207,12 @@ extern "C" __global__ void sigmoid_cross_entropy_backward(
 }
 
 extern "C" __global__ void binary_cross_entropy(
-    const T* probabilities, const T* targets, T* loss, T* kept, long long rows, long long units) {
+    const T* probabilities, const T* targets, T* loss, long long rows, long long units) {
     FOR_EACH_ROW(row, rows) {
         long long start = row * units, width = row < rows ? units : 0;
         A sum = 0;
         FOR_EACH_COLUMN(j, width) {
             A p = clipped(A(probabilities[start + j])), t = A(targets[start + j]);
-            kept[start + j] = T(p);
             sum -= t * log(p) + (1 - t) * log1p(-p);
         }
         sum = row_reduce<Sum>(sum);
@@ -222,7 +220,6 @@ extern "C" __global__ void binary_cross_entropy(
     }
 }
 
-// The clipped probability is found again, and not read: half precision cannot keep 1 - EPSILON.
 extern "C" __global__ void binary_cross_entropy_backward(
     const T* grad, const T* probabilities, const T* targets, T* by_probabilities, long long rows, long long units) {
     FOR_EACH_ROW(row, rows) {

@@ -50,7 +50,8 @@ class Kernel:
             implementation = self.columns.get(column_of(args[0]), self.reference)
         own_calls = implementation is self.columns.get("cpu")
         if getattr(args[0], "itemsize", 0) == 2 and self._widens(args[0], implementation):
-            implementation, own_calls = in_float32(implementation, args[0].dtype), False
+            implementation = in_float32(implementation, args[0].dtype, self.narrow == "first result")
+            own_calls = False
         recording = active()
         if recording is None:
             return implementation(*args, **kwargs)
@@ -59,7 +60,9 @@ class Kernel:
     def _widens(self, array: Any, implementation: Callable) -> bool:
         if not is_narrow(array) or implementation is self.columns.get("cuda"):
             return False
-        return self.narrow == "widened" or (self.narrow == "kept on a GPU" and isinstance(array, np.ndarray))
+        if self.narrow == "kept on a GPU":
+            return isinstance(array, np.ndarray)
+        return self.narrow != "kept"
 
     def __repr__(self) -> str:
         return f"<kernel {self.__name__} on {', '.join(['reference', *sorted(self.columns)])}>"
@@ -70,7 +73,8 @@ def kernel(reference: Callable | None = None, narrow: str = "widened") -> Any:
 
     Args:
         reference: arrays in, arrays out.
-        narrow: what becomes of 16-bit floating arrays outside of the CUDA column. "widened": see `in_float32`; "kept":
+        narrow: what becomes of 16-bit floating arrays outside of the CUDA column. "widened": see `in_float32`; "first
+            result": likewise, and in all columns only the first result is of 16 bits, the others are float32; "kept":
             the reference takes them, for its bits; "kept on a GPU": only there, where such products are fast and
             summed up in float32.
     """

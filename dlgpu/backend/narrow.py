@@ -27,10 +27,11 @@ def at_least_float32(dtype: Any) -> np.dtype:
     return np.dtype(np.float32) if found.itemsize == 2 and found.kind not in "iu" else found
 
 
-def in_float32(function: Callable, dtype: Any) -> Callable:
+def in_float32(function: Callable, dtype: Any, only_first: bool = False) -> Callable:
     """A kernel's implementation for arguments of a 16-bit dtype: they are widened, and float32 results are rounded.
 
-    One that returns nothing writes into its arguments; these are rounded then.
+    One that returns nothing writes into its arguments; these are rounded then. With `only_first`, only the first result
+    is rounded.
     """
 
     def computed(*args: Any, **kwargs: Any) -> Any:
@@ -53,6 +54,8 @@ def in_float32(function: Callable, dtype: Any) -> Callable:
             return rounded[id(array)][1]
 
         found = function(*_each(widen, args), **_each(widen, kwargs))
+        if only_first:
+            return (narrow(found[0]), *found[1:]) if isinstance(found, tuple) else narrow(found)
         if found is not None:
             mixed = any(getattr(a, "ndim", 0) and is_wide(a) for a in args)  # beside wider ones, NumPy's rule
             if mixed or not isinstance(found, (tuple, list)):

@@ -27,7 +27,8 @@ def gather(table: Any, indices: Any) -> Tensor:
     rest = table.shape[1:]
     flat = reshape(table, (len(table), math.prod(rest)))
     array = kernels.gather(flat.array, indices.array.reshape(-1))
-    taken = record(array, (flat,), lambda grad: (scatter_add(grad, reshape(indices, (indices.size,)), len(flat)),))
+    places, rows = reshape(indices, (indices.size,)), len(table)
+    taken = record(array, (flat,), lambda grad: (scatter_add(grad, places, rows),))
     return reshape(taken, indices.shape + rest)
 
 

@@ -36,14 +36,12 @@ def batch_normalization(
             statistics. Only for channels last.
     Returns:
         the normalized Tensor of x's shape, and the mean and the biased variance, bare arrays (channels,), which are
-        constants.
+        constants; of 16-bit numbers they are float32.
     Raises:
         ValueError: shapes that do not fit.
     """
-    if is_narrow(x := floating(x)):  # the statistics of 16-bit numbers, and all that goes by them, are float32
-        scale, offset = _wide(scale, offset)
-        outputs, centre, spread = batch_normalization(astype(x, np.float32), scale, offset, axis, epsilon, mask)
-        return astype(outputs, x.dtype), centre, spread
+    x = floating(x)
+    scale, offset = _wide(x, scale, offset)
     channels = _check("batch_normalization", x, axis, scale, offset)
     places = None if mask is None else _places(mask, x.array, axis_of(axis, x.ndim))
     rows, back = _as_rows(x, (axis_of(axis, x.ndim),), channels)
@@ -57,10 +55,11 @@ def batch_normalization(
         return tuple(wrap(g) for g in found)
 
     def composite(x: Tensor, scale: Tensor | None, offset: Tensor | None) -> Tensor:
-        weights, count = kernels.row_weights(x.array, places)
+        (wide,) = _wide(x, x)
+        weights, count = kernels.row_weights(wide.array, places)
         share = wrap((weights / count)[:, None])
-        centred = x - sum(x * share, axis=0)
-        return _scaled(centred, sum(square(centred) * share, axis=0), scale, offset, epsilon)
+        centred = wide - sum(wide * share, axis=0)
+        return _scaled(centred, sum(square(centred) * share, axis=0), scale, offset, epsilon, x.dtype)
 
     return back(record(array, inputs, with_composite(vjp, composite, inputs))), average, variance
 
@@ -88,14 +87,13 @@ def normalize(
         ValueError: shapes that do not fit.
     """
     x, average, variance = map(floating, together(x, average, variance))
-    if is_narrow(x):
-        average, variance, scale, offset = _wide(average, variance, scale, offset)
-        return astype(normalize(astype(x, np.float32), average, variance, scale, offset, axis, epsilon), x.dtype)
+    average, variance, scale, offset = _wide(x, average, variance, scale, offset)
     channels = _check("normalize", x, axis, scale, offset, average, variance)
     rows, back = _as_rows(x, (axis_of(axis, x.ndim),), channels)
     inputs = (rows, average, variance, scale, offset)
     if any(t is not None and t.requires_grad for t in inputs):
-        return back(_scaled(rows - average, variance, scale, offset, epsilon))
+        (wide,) = _wide(x, rows)
+        return back(_scaled(wide - average, variance, scale, offset, epsilon, x.dtype))
     arrays = [raw(t) for t in inputs]
     return back(wrap(kernels.normalize(*arrays, epsilon)))
 
@@ -119,9 +117,8 @@ def layer_normalization(
     Raises:
         ValueError: shapes that do not fit.
     """
-    if is_narrow(x := floating(x)):
-        scale, offset = _wide(scale, offset)
-        return astype(layer_normalization(astype(x, np.float32), scale, offset, axis, epsilon), x.dtype)
+    x = floating(x)
+    scale, offset = _wide(x, scale, offset)
     axes = axes_of(axis, x.ndim)
     shape = tuple(x.shape[a] for a in axes)
     for name, t in (("scale", scale), ("offset", offset)):
@@ -139,22 +136,23 @@ def layer_normalization(
         return tuple(wrap(g) for g in found)
 
     def composite(x: Tensor, scale: Tensor | None, offset: Tensor | None) -> Tensor:
-        centred = x - mean(x, axis=1, keepdims=True)
-        return _scaled(centred, mean(square(centred), axis=1, keepdims=True), scale, offset, epsilon)
+        (wide,) = _wide(x, x)
+        centred = wide - mean(wide, axis=1, keepdims=True)
+        return _scaled(centred, mean(square(centred), axis=1, keepdims=True), scale, offset, epsilon, x.dtype)
 
     return back(record(array, inputs, with_composite(vjp, composite, inputs)))
 
 
-def _wide(*tensors: Any) -> list:
-    """Tensors of 16-bit numbers as float32; others as they are."""
-    return [t if t is None or not is_narrow(t) else astype(t, np.float32) for t in tensors]
+def _wide(x: Tensor, *tensors: Any) -> list:
+    """What goes beside x: float32 where x is of 16 bits, else as it is."""
+    return [t if t is None or not is_narrow(x) else astype(t, np.float32) for t in tensors]
 
 
-def _scaled(centred: Tensor, variance: Tensor, scale: Any, offset: Any, epsilon: float) -> Tensor:
-    """What the kernels compute, from elementary operations."""
+def _scaled(centred: Tensor, variance: Tensor, scale: Any, offset: Any, epsilon: float, dtype: Any) -> Tensor:
+    """What the kernels compute, from elementary operations, in x's dtype."""
     output = centred / sqrt(variance + epsilon)
     output = output if scale is None else output * scale
-    return output if offset is None else output + offset
+    return astype(output if offset is None else output + offset, dtype)
 
 
 def _check(name: str, x: Tensor, axis: int, *others: Tensor | None) -> int:

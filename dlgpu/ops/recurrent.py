@@ -161,17 +161,19 @@ def _fused(forward: Callable, backward: Callable, step: Callable, inputs: Sequen
     """The sequence by kernels, and by `_loop` when the derivative is to be differentiated."""
     x, kernel, recurrent_kernel, bias = inputs[:4]
     *outputs, saved = forward(*map(raw, inputs), mask, *variant)
+    source, dtype = wrap(None, x.edge), x.dtype  # not x, which `saved` has
 
     def vjp(*grads: Any) -> list:
-        wanted = x.requires_grad, any(w is not None and w.requires_grad for w in (kernel, recurrent_kernel, bias))
+        wanted = source.requires_grad, any(w is not None and w.requires_grad for w in (kernel, recurrent_kernel, bias))
         arrays = list(map(raw, grads))
         found = backward(kernel.array, recurrent_kernel.array, saved, arrays, wanted, *variant)
         return [None if g is None else wrap(g) for g in found]
 
-    def composite(*inputs: Any) -> tuple:
-        return _loop(step, mask, *inputs)
+    def composite(source: Tensor, *others: Any) -> tuple:
+        x = record(saved[0].astype(dtype, copy=False), (source,), lambda grad: (grad,))
+        return _loop(step, mask, x, *others)
 
-    return record(tuple(outputs), inputs, with_composite(vjp, composite, inputs))
+    return record(tuple(outputs), inputs, with_composite(vjp, composite, (source, *inputs[1:])))
 
 
 def _loop(

@@ -7,11 +7,11 @@ from typing import Any
 from dlgpu.autograd import recording
 from dlgpu.backend.reference import softmax as kernels
 from dlgpu.ops.activation import softplus
-from dlgpu.ops.differentiation import with_composite
+from dlgpu.ops.differentiation import pull_back
 from dlgpu.ops.elementwise import clip, exp, log, log1p
 from dlgpu.ops.operands import astype, floating
 from dlgpu.ops.reduction import mean
-from dlgpu.ops.shape import axes_of
+from dlgpu.ops.shape import axes_of, one_hot
 from dlgpu.tensor import Tensor, as_tensor, record, wrap
 
 
@@ -19,6 +19,11 @@ def softmax(x: Any, axis: Any = -1) -> Tensor:
     """exp(x) / sum(exp(x)) along an axis, several, or all (None); no overflow."""
     x = floating(x)
     axes = axes_of(axis, x.ndim)
+    return _softmax_of(x, kernels.softmax(x.array, axes), axes)
+
+
+def _softmax_of(x: Tensor, array: Any, axes: tuple) -> Tensor:
+    """`array`, which is the softmax of x along the axes, with its place on the tape."""
 
     def vjp(grad: Tensor, out: Tensor) -> tuple:
         if not recording():
@@ -26,7 +31,7 @@ def softmax(x: Any, axis: Any = -1) -> Tensor:
         weighted = grad * out
         return (weighted - out * weighted.sum(axes, keepdims=True),)
 
-    return record(kernels.softmax(x.array, axes), (x,), vjp, with_output=True)
+    return record(array, (x,), vjp, with_output=True)
 
 
 def log_softmax(x: Any, axis: Any = -1) -> Tensor:
@@ -56,9 +61,14 @@ def softmax_cross_entropy(logits: Any, labels: Any) -> Tensor:
     def composite(logits: Tensor, labels: Tensor) -> Tensor:
         return -_chosen(log_softmax(logits), labels)
 
-    return _row_loss(
-        kernels.softmax_cross_entropy, kernels.softmax_cross_entropy_backward, composite, logits, labels, True
-    )
+    def again(grad: Tensor, source: Tensor, probabilities: Any, labels: Tensor) -> Tensor:
+        p = _softmax_of(source, probabilities, (probabilities.ndim - 1,))
+        if labels.ndim < p.ndim:
+            return grad[..., None] * (p - one_hot(labels, p.shape[-1], p.dtype))
+        return grad[..., None] * (p * labels.sum(-1, keepdims=True) - labels)
+
+    forward, backward = kernels.softmax_cross_entropy, kernels.softmax_cross_entropy_backward
+    return _row_loss(forward, backward, composite, logits, labels, True, again)
 
 
 def categorical_cross_entropy(probabilities: Any, labels: Any) -> Tensor:
@@ -75,14 +85,8 @@ def categorical_cross_entropy(probabilities: Any, labels: Any) -> Tensor:
         quotients = probabilities / probabilities.sum(-1, keepdims=True)
         return -_chosen(log(clip(quotients, kernels.EPSILON, 1 - kernels.EPSILON)), labels)
 
-    return _row_loss(
-        kernels.categorical_cross_entropy,
-        kernels.categorical_cross_entropy_backward,
-        composite,
-        probabilities,
-        labels,
-        True,
-    )
+    forward, backward = kernels.categorical_cross_entropy, kernels.categorical_cross_entropy_backward
+    return _row_loss(forward, backward, composite, probabilities, labels, True)
 
 
 def sigmoid_cross_entropy(logits: Any, targets: Any) -> Tensor:
@@ -98,9 +102,8 @@ def sigmoid_cross_entropy(logits: Any, targets: Any) -> Tensor:
     def composite(logits: Tensor, targets: Tensor) -> Tensor:
         return mean(softplus(logits) - logits * targets, -1)
 
-    return _row_loss(
-        kernels.sigmoid_cross_entropy, kernels.sigmoid_cross_entropy_backward, composite, logits, targets, False
-    )
+    forward, backward = kernels.sigmoid_cross_entropy, kernels.sigmoid_cross_entropy_backward
+    return _row_loss(forward, backward, composite, logits, targets, False)
 
 
 def binary_cross_entropy(probabilities: Any, targets: Any) -> Tensor:
@@ -117,9 +120,8 @@ def binary_cross_entropy(probabilities: Any, targets: Any) -> Tensor:
         p = clip(probabilities, kernels.EPSILON, 1 - kernels.EPSILON)
         return -mean(targets * log(p) + (1 - targets) * log1p(-p), -1)
 
-    return _row_loss(
-        kernels.binary_cross_entropy, kernels.binary_cross_entropy_backward, composite, probabilities, targets, False
-    )
+    forward, backward = kernels.binary_cross_entropy, kernels.binary_cross_entropy_backward
+    return _row_loss(forward, backward, composite, probabilities, targets, False)
 
 
 def _chosen(logs: Tensor, labels: Tensor) -> Tensor:
@@ -131,9 +133,19 @@ def _chosen(logs: Tensor, labels: Tensor) -> Tensor:
 
 
 def _row_loss(
-    forward: Callable, backward: Callable, composite: Callable, x: Any, targets: Any, takes_integers: bool
+    forward: Callable,
+    backward: Callable,
+    composite: Callable,
+    x: Any,
+    targets: Any,
+    takes_integers: bool,
+    again: Callable | None = None,
 ) -> Tensor:
-    """A kernel over the rows of x (..., n) and of the targets (..., n), or (...,) where they are integers."""
+    """A kernel over the rows of x (..., n) and of the targets (..., n), or (...,) where they are integers.
+
+    Where the derivative is to be differentiated, it is the composite's, of the rows that the kernel keeps; or
+    again(grad, source, array, targets), if it keeps another array, of which x's place on the tape is the source.
+    """
     x = floating(x)
     targets = as_tensor(targets, device=x.device)
     if type(targets.array) is not type(x.array):
@@ -153,8 +165,15 @@ def _row_loss(
         )
     rows = x.array.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     loss, saved = forward(rows, flat)
+    source, shape, dtype = wrap(None, x.edge), x.shape, x.dtype  # not x, of which `saved` has what is needed
 
     def vjp(grad: Tensor) -> tuple:
-        return wrap(backward(grad.array.reshape(-1), saved, flat).reshape(x.shape)), None
+        if not recording():
+            return wrap(backward(grad.array.reshape(-1), saved, flat).reshape(shape)), None
+        array = (saved[-1] if isinstance(saved, tuple) else saved).astype(dtype, copy=False).reshape(shape)
+        if again is not None:
+            return again(grad, source, array, targets), None
+        known = record(array, (source,), lambda grad: (grad,))
+        return pull_back([composite(known, targets)], [grad], [known], create_graph=True)[0], None
 
-    return record(loss.reshape(x.shape[:-1]), (x, targets), with_composite(vjp, composite, (x, targets)))
+    return record(loss.reshape(shape[:-1]), (x, targets), vjp)

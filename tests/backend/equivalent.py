@@ -100,7 +100,7 @@ _LISTED = [
     ),
     (
         "normalization.cu",
-        "const T* x, const T* scale, const T* offset, T* output, const Chunk& chunk, A mean, A epsilon, A variance) {",
+        "const T* x, const A* scale, const A* offset, T* output, const Chunk& chunk, A mean, A epsilon, A variance) {",
         "only their sum is used",
     ),
     (

@@ -23,15 +23,16 @@ def categorical_cross_entropy(probabilities, labels):
     loss, total, quotients = empty(rows, dtype), empty((rows, 1), dtype), empty_like(probabilities)
     loop = _categorical_cross_entropy if labels.ndim == 1 else _categorical_cross_entropy_dense
     by_rows(loop, probabilities, labels, loss, total.reshape(-1), quotients)
-    return loss, (total, quotients)
+    return loss, (total, probabilities)
 
 
 @reference.categorical_cross_entropy_backward.on("cpu")
 def categorical_cross_entropy_backward(grad, saved, labels):
-    total, quotients = saved
-    loop = _categorical_cross_entropy_backward if labels.ndim == 1 else _categorical_cross_entropy_dense_backward
-    kernel = reference.categorical_cross_entropy_backward
-    return backward_by_rows(kernel, loop, grad, saved, labels, quotients, total.reshape(-1))
+    total, probabilities = saved
+    dense = labels.ndim == 2
+    loop = _categorical_cross_entropy_dense_backward if dense else _categorical_cross_entropy_backward
+    kernel, room = reference.categorical_cross_entropy_backward, [empty_like(probabilities)] if dense else []
+    return backward_by_rows(kernel, loop, grad, saved, labels, probabilities, total.reshape(-1), *room)
 
 
 @reference.sigmoid_cross_entropy.on("cpu")
@@ -55,13 +56,13 @@ def binary_cross_entropy(probabilities, targets):
         return by_reference(reference.binary_cross_entropy, probabilities, targets)
     loss, clipped = empty(len(probabilities), probabilities.dtype), empty_like(probabilities)
     by_rows(_binary_cross_entropy, probabilities, targets, loss, clipped)
-    return loss, (probabilities, clipped)
+    return loss, probabilities
 
 
 @reference.binary_cross_entropy_backward.on("cpu")
-def binary_cross_entropy_backward(grad, saved, targets):
+def binary_cross_entropy_backward(grad, probabilities, targets):
     kernel = reference.binary_cross_entropy_backward
-    return backward_by_rows(kernel, _binary_cross_entropy_backward, grad, saved, targets, saved[0])
+    return backward_by_rows(kernel, _binary_cross_entropy_backward, grad, probabilities, targets, probabilities)
 
 
 @inline_jit
@@ -121,23 +122,28 @@ def _categorical_cross_entropy_dense(probabilities, labels, loss, totals, quotie
 
 
 @jit
-def _categorical_cross_entropy_backward(quotients, labels, grad, by_probabilities, totals, start, stop):
+def _categorical_cross_entropy_backward(probabilities, labels, grad, by_probabilities, totals, start, stop):
     for i in range(start, stop):
-        q, output, label = quotients[i], by_probabilities[i], labels[i]
-        nan = type(q[0])(math.nan)
-        chosen = q[label] if 0 <= label < q.size else nan
+        row, output, label = probabilities[i], by_probabilities[i], labels[i]
+        nan = type(row[0])(math.nan)
+        chosen = row[label] / totals[i] if 0 <= label < row.size else nan
         clipped = _clip(chosen)
         through = type(clipped)(1) if clipped == chosen else type(clipped)(0)
         share = grad[i] * through / totals[i]
         output[:] = share
-        if 0 <= label < q.size:
+        if 0 <= label < row.size:
             output[label] -= share / clipped
 
 
 @jit
-def _categorical_cross_entropy_dense_backward(quotients, labels, grad, by_probabilities, totals, start, stop):
+def _categorical_cross_entropy_dense_backward(
+    probabilities, labels, grad, by_probabilities, totals, quotients, start, stop
+):
     for i in range(start, stop):
-        q, output, weights, g, total = quotients[i], by_probabilities[i], labels[i], grad[i], totals[i]
+        row, q, output = probabilities[i], quotients[i], by_probabilities[i]
+        weights, g, total = labels[i], grad[i], totals[i]
+        for j in range(q.size):
+            q[j] = row[j] / total
         for j in range(q.size):
             clipped = _clip(q[j])
             through = type(g)(1) if clipped == q[j] else type(g)(0)

@@ -38,14 +38,14 @@ def simple_rnn(x, kernel, recurrent_kernel, bias, hidden, mask):
     states = room_for_states(hidden, inputs, units)
     z = empty((len(x), weights.shape[1]), x.dtype)
     whole(cells.simple_rnn_steps, weights, states, kernel, inputs, absent, states, z)
-    return batch_first(states[1:, :, :units]), states[-1, :, :units], (inputs, states, absent)
+    return batch_first(states[1:, :, :units]), states[-1, :, :units], (seen(inputs, x), inputs, states, absent)
 
 
 @reference.simple_rnn_backward.on("cpu")
 def simple_rnn_backward(kernel, recurrent_kernel, saved, grads, wanted):
     if not compiled(kernel):
         return by_reference(reference.simple_rnn_backward, kernel, recurrent_kernel, saved, grads, wanted)
-    inputs, states, absent = saved
+    _, inputs, states, absent = saved
     units = len(recurrent_kernel)
     arrived, grad_h = time_first(grads[0], states), final(grads[1], states)
     weights = packed(recurrent_kernel.T, [units])
@@ -69,14 +69,14 @@ def lstm(x, kernel, recurrent_kernel, bias, hidden, cell, mask):
     z = empty(gates.shape[1:], x.dtype)
     whole(cells.lstm_steps, weights, states, kernel, inputs, absent, gates, states, memory, bounded, z)
     sequence, hidden, cell = batch_first(states[1:, :, :units]), states[-1, :, :units], memory[-1, :, :units]
-    return sequence, hidden, cell, (inputs, gates, states, memory, bounded, absent)
+    return sequence, hidden, cell, (seen(inputs, x), inputs, gates, states, memory, bounded, absent)
 
 
 @reference.lstm_backward.on("cpu")
 def lstm_backward(kernel, recurrent_kernel, saved, grads, wanted):
     if not compiled(kernel):
         return by_reference(reference.lstm_backward, kernel, recurrent_kernel, saved, grads, wanted)
-    inputs, gates, states, memory, bounded, absent = saved
+    _, inputs, gates, states, memory, bounded, absent = saved
     units = len(recurrent_kernel)
     arrived, grad_h, grad_c = time_first(grads[0], states), final(grads[1], states), final(grads[2], states)
     grad_z = room_for_gates(4, units, inputs)
@@ -102,14 +102,15 @@ def gru(x, kernel, recurrent_kernel, bias, hidden, mask, reset_after):
     z, part = (empty((len(x), w.shape[1]), x.dtype) for w in (kernel, candidate))
     by_step = inputs, absent, gates, states, inner
     whole(cells.gru_steps, weights, states, candidate, state_bias, kernel, *by_step, z, part, reset_after)
-    return batch_first(states[1:, :, :units]), states[-1, :, :units], (inputs, gates, states, inner, absent)
+    saved = seen(inputs, x), inputs, gates, states, inner, absent
+    return batch_first(states[1:, :, :units]), states[-1, :, :units], saved
 
 
 @reference.gru_backward.on("cpu")
 def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
     if not compiled(kernel):
         return by_reference(reference.gru_backward, kernel, recurrent_kernel, saved, grads, wanted, reset_after)
-    inputs, gates, states, inner, absent = saved
+    _, inputs, gates, states, inner, absent = saved
     arrived, grad_h = time_first(grads[0], states), final(grads[1], states)
     units = len(recurrent_kernel)
     grad_z, grad_inner = room_for_gates(3, units, inputs), room_for_gates(1, units, inputs)
@@ -243,6 +244,11 @@ def time_first(sequence, states):
 def batch_first(steps):
     """(time, batch, columns) as (batch, time, columns); a view."""
     return steps.transpose(1, 0, 2)
+
+
+def seen(inputs, x):
+    """x with zeros where it is masked: a view."""
+    return batch_first(inputs[..., : x.shape[2]])
 
 
 def final(grad, states):

@@ -5,6 +5,7 @@ import math
 from dlgpu.backend.cuda.geometry import contiguous, empty, empty_like, rows_geometry
 from dlgpu.backend.cuda.source import source
 from dlgpu.backend.dispatch import array_namespace
+from dlgpu.backend.narrow import at_least_float32
 from dlgpu.backend.reference import softmax as reference
 
 
@@ -49,23 +50,17 @@ def categorical_cross_entropy(probabilities, labels):
     if not probabilities.size:
         return reference.categorical_cross_entropy.reference(probabilities, labels)
     rows = len(probabilities)
-    loss, total = empty(probabilities, (rows,)), empty(probabilities, (rows, 1))
-    quotients = empty_like(probabilities)
-    _launch("categorical_cross_entropy", quotients.shape, probabilities, *_labels(labels), loss, total, quotients)
-    return loss, (total, quotients)
+    loss, total = empty(probabilities, (rows,)), empty(probabilities, (rows, 1), at_least_float32(probabilities.dtype))
+    _launch("categorical_cross_entropy", probabilities.shape, probabilities, *_labels(labels), loss, total)
+    return loss, (total, probabilities)
 
 
 @reference.categorical_cross_entropy_backward.on("cuda")
 def categorical_cross_entropy_backward(grad, saved, labels):
-    total, quotients = saved
-    by_probabilities = empty_like(quotients)
-    _launch(
-        "categorical_cross_entropy_backward",
-        quotients.shape,
-        *(grad, total, quotients),
-        *_labels(labels),
-        by_probabilities,
-    )
+    total, probabilities = saved
+    by_probabilities = empty_like(probabilities)
+    arrays = grad, total, probabilities, *_labels(labels), by_probabilities
+    _launch("categorical_cross_entropy_backward", probabilities.shape, *arrays)
     return by_probabilities
 
 
@@ -89,15 +84,15 @@ def sigmoid_cross_entropy_backward(grad, logits, targets):
 def binary_cross_entropy(probabilities, targets):
     if not probabilities.size:
         return reference.binary_cross_entropy.reference(probabilities, targets)
-    loss, clipped = empty(probabilities, probabilities.shape[:1]), empty_like(probabilities)
-    _launch("binary_cross_entropy", clipped.shape, probabilities, targets, loss, clipped)
-    return loss, (probabilities, clipped)
+    loss = empty(probabilities, probabilities.shape[:1])
+    _launch("binary_cross_entropy", probabilities.shape, probabilities, targets, loss)
+    return loss, probabilities
 
 
 @reference.binary_cross_entropy_backward.on("cuda")
-def binary_cross_entropy_backward(grad, saved, targets):
-    by_probabilities = empty_like(saved[0])
-    _launch("binary_cross_entropy_backward", saved[0].shape, grad, saved[0], targets, by_probabilities)
+def binary_cross_entropy_backward(grad, probabilities, targets):
+    by_probabilities = empty_like(probabilities)
+    _launch("binary_cross_entropy_backward", probabilities.shape, grad, probabilities, targets, by_probabilities)
     return by_probabilities
 
 

@@ -1,5 +1,7 @@
 """Normalization: rows and channels brought to mean 0 and variance 1, in one pass each way.
 
+Beside x of 16 bits all others are float32: scale, offset, statistics and their gradients.
+
 Sums are matrix products with a vector of ones: many times faster than a reduction over rows, and more exact in
 float32, because the product is summed in blocks.
 """
@@ -7,7 +9,7 @@ float32, because the product is summed in blocks.
 from dlgpu.backend.dispatch import array_namespace, kernel
 
 
-@kernel
+@kernel(narrow="first result")
 def batch_normalization(x, scale, offset, epsilon, mask):
     """output[i, c] = (x[i, c] - mean[c]) / sqrt(variance[c] + epsilon) * scale[c] + offset[c]
 
@@ -16,11 +18,11 @@ def batch_normalization(x, scale, offset, epsilon, mask):
 
     Args:
         x: (rows, channels), floating.
-        scale, offset: (channels,) of the same dtype, or None for 1 and 0.
+        scale, offset: (channels,), or None for 1 and 0.
         epsilon: a small number added to the variance.
         mask: (rows,) booleans, the rows that count; or None for all.
     Returns:
-        output (rows, channels), mean (channels,), variance (channels,), of x's dtype.
+        output (rows, channels) of x's dtype, mean (channels,), variance (channels,).
     """
     weights, count = row_weights(x, mask)
     mean = weights @ x / count
@@ -32,7 +34,7 @@ def batch_normalization(x, scale, offset, epsilon, mask):
     return output, mean, variance
 
 
-@kernel
+@kernel(narrow="first result")
 def batch_normalization_backward(grad, x, mean, variance, scale, epsilon, mask):
     """The gradients of `batch_normalization`, through its statistics too; n = (x - mean) / sqrt(variance + epsilon):
 
@@ -61,13 +63,13 @@ def batch_normalization_backward(grad, x, mean, variance, scale, epsilon, mask):
     return grad_x, grad_scale, grad_offset
 
 
-@kernel
+@kernel(narrow="first result")
 def normalize(x, mean, variance, scale, offset, epsilon):
     """(x - mean) / sqrt(variance + epsilon) * scale + offset, with given statistics.
 
     Args:
         x: (rows, channels), floating.
-        mean, variance: (channels,) of the same dtype.
+        mean, variance: (channels,).
         scale, offset: (channels,), or None for 1 and 0.
         epsilon: a small number added to the variance.
     Returns:
@@ -80,7 +82,7 @@ def normalize(x, mean, variance, scale, offset, epsilon):
     return output
 
 
-@kernel
+@kernel(narrow="first result")
 def layer_normalization(x, scale, offset, epsilon):
     """output[i, f] = (x[i, f] - mean[i]) / sqrt(variance[i] + epsilon) * scale[f] + offset[f]
 
@@ -88,10 +90,10 @@ def layer_normalization(x, scale, offset, epsilon):
 
     Args:
         x: (rows, features), floating.
-        scale, offset: (features,) of the same dtype, or None for 1 and 0.
+        scale, offset: (features,), or None for 1 and 0.
         epsilon: a small number added to the variance.
     Returns:
-        output (rows, features), mean (rows,), variance (rows,), of x's dtype.
+        output (rows, features) of x's dtype, mean (rows,), variance (rows,).
     """
     mean = _row_mean(x)
     output = x - mean[:, None]
@@ -104,7 +106,7 @@ def layer_normalization(x, scale, offset, epsilon):
     return output, mean, variance
 
 
-@kernel
+@kernel(narrow="first result")
 def layer_normalization_backward(grad, x, mean, variance, scale, epsilon):
     """The gradients of `layer_normalization`; n = (x - mean) / sqrt(variance + epsilon), g = grad * scale:
 

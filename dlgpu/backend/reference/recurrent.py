@@ -4,8 +4,9 @@ Inside, arrays lie as (time, rows, batch), so that each gate of a step is contig
 makes the bias a column of the weights, in the product and in its gradient. A sigmoid is tanh(z / 2) / 2 + 1/2; with the
 first half in the weights, one tanh serves all gates of a step.
 
-A forward kernel returns (sequence, final states..., saved). Its backward takes `saved`; `grads`, the gradients of
-(sequence, final states...), None for one that nothing used; and `wanted`, whether (x's, the weights') gradients are.
+A forward kernel returns (sequence, final states..., saved), where saved[0] is x with zeros where it is masked, x itself
+or a view of what else is saved. Its backward takes `saved`; `grads`, the gradients of (sequence, final states...), None
+for one that nothing used; and `wanted`, whether (x's, the weights') gradients are.
 It returns those of (x, kernel, recurrent_kernel, bias, initial states...), None for those not wanted.
 """
 
@@ -37,14 +38,14 @@ def simple_rnn(x, kernel, recurrent_kernel, bias, hidden, mask):
         xp.tanh(z, out=h)
         if held is not None:
             xp.copyto(h, before, where=held)
-    return batch_first(states[1:]), states[-1].T, (inputs, states, absent)
+    return batch_first(states[1:]), states[-1].T, (batch_first(inputs[:, :-1]), inputs, states, absent)
 
 
 @kernel
 def simple_rnn_backward(kernel, recurrent_kernel, saved, grads, wanted):
     """The gradients of `simple_rnn`."""
     xp = array_namespace(kernel)
-    inputs, states, absent = saved
+    _, inputs, states, absent = saved
     grad_z, grad_h = xp.empty_like(states[1:]), final(grads[1], states[0])
     for arrived, d, h, held in zip(each(time_first(grads[0]), -1), grad_z[::-1], states[:0:-1], each(absent, -1)):
         if arrived is not None:
@@ -107,14 +108,15 @@ def lstm(x, kernel, recurrent_kernel, bias, hidden, cell, mask):
         xp.multiply(o, tanh_c, out=h)
         if held is not None:
             xp.copyto(h, before, where=held)
-    return batch_first(states[1:]), states[-1].T, cells[-1].T, (inputs, gates, states, cells, bounded, absent)
+    saved = batch_first(inputs[:, :-1]), inputs, gates, states, cells, bounded, absent
+    return batch_first(states[1:]), states[-1].T, cells[-1].T, saved
 
 
 @kernel
 def lstm_backward(kernel, recurrent_kernel, saved, grads, wanted):
     """The gradients of `lstm`."""
     xp, units = array_namespace(kernel), len(recurrent_kernel)
-    inputs, gates, states, cells, bounded, absent = saved
+    _, inputs, gates, states, cells, bounded, absent = saved
     kernel, recurrent_kernel = last_part_first(kernel, units), last_part_first(recurrent_kernel, units)
     grad_z = xp.empty_like(gates)
     grad_h, grad_c = final(grads[1], states[0]), final(grads[2], states[0])
@@ -201,14 +203,15 @@ def gru(x, kernel, recurrent_kernel, bias, hidden, mask, reset_after):
         if held is not None:
             xp.copyto(z, 1, where=held)
             xp.copyto(h, h_before, where=held)
-    return batch_first(states[1:, :units]), states[-1, :units].T, (inputs, gates, states, inner)
+    saved = batch_first(inputs[:, :-1]), inputs, gates, states, inner
+    return batch_first(states[1:, :units]), states[-1, :units].T, saved
 
 
 @kernel
 def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
     """The gradients of `gru`. Where a sample sits out, z = 1: every gate's gradient is 0 and the state's stays."""
     xp, units = array_namespace(kernel), len(recurrent_kernel)
-    inputs, gates, states, inner = saved
+    _, inputs, gates, states, inner = saved
     recurrent_kernel = last_part_first(recurrent_kernel, units)
     # The gradients of h[t-1] @ recurrent_g, and of z, r, g before their activations.
     grad_z = xp.empty((len(gates), 4 * units, gates.shape[2]), gates.dtype)

@@ -92,7 +92,7 @@ def categorical_cross_entropy(probabilities, labels):
         probabilities: (rows, classes), floating.
         labels: as in `softmax_cross_entropy`.
     Returns:
-        loss (rows,), and the rows' sums (rows, 1) and the quotients before clipping (rows, classes).
+        loss (rows,), and the rows' sums (rows, 1) and the probabilities.
     """
     xp = array_namespace(probabilities)
     total = probabilities.sum(axis=1, keepdims=True)
@@ -100,9 +100,9 @@ def categorical_cross_entropy(probabilities, labels):
         total = _known(xp, total, labels, probabilities.shape[1])
     quotients = probabilities / total
     if labels.ndim == 2:
-        return -(labels * xp.log(_clipped(xp, quotients))).sum(axis=1), (total, quotients)
+        return -(labels * xp.log(_clipped(xp, quotients))).sum(axis=1), (total, probabilities)
     chosen = quotients[label_places(labels, probabilities.shape[1])]
-    return -xp.log(_clipped(xp, chosen)), (total, quotients)
+    return -xp.log(_clipped(xp, chosen)), (total, probabilities)
 
 
 @kernel
@@ -114,7 +114,8 @@ def categorical_cross_entropy_backward(grad, saved, labels):
         saved, labels: as returned by and given to `categorical_cross_entropy`.
     """
     xp = array_namespace(grad)
-    total, quotients = saved
+    total, probabilities = saved
+    quotients = probabilities / total
     if labels.ndim == 2:
         clipped = _clipped(xp, quotients)
         by_quotients = grad[:, None] * (clipped == quotients) * labels / -clipped
@@ -158,19 +159,19 @@ def binary_cross_entropy(probabilities, targets):
         probabilities: p, (rows, units), floating.
         targets: t, (rows, units) of the same dtype, in [0, 1].
     Returns:
-        loss (rows,), and the probabilities before and after clipping.
+        loss (rows,), and the probabilities.
     """
     xp = array_namespace(probabilities)
     clipped = _clipped(xp, probabilities)
     loss = targets * xp.log(clipped)
     loss += (1 - targets) * xp.log1p(-clipped)
-    return -_row_means(loss), (probabilities, clipped)
+    return -_row_means(loss), probabilities
 
 
 @kernel
-def binary_cross_entropy_backward(grad, saved, targets):
+def binary_cross_entropy_backward(grad, probabilities, targets):
     """grad[i] * (p - t) / (p (1 - p)) / units: the gradient by the probabilities; nothing flows where p was clipped."""
-    probabilities, clipped = saved
+    clipped = _clipped(array_namespace(grad), probabilities)
     slope = (clipped - targets) / (clipped * (1 - clipped))
     slope *= probabilities == clipped
     slope *= (grad / clipped.shape[1])[:, None]

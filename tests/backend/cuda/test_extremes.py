@@ -11,8 +11,8 @@ from tests.backend.rows.softmax import positive
 
 
 def test_normalization_of_bfloat16(rng):
-    x, grad, scale, offset = (normal(rng, *shape, dtype="bfloat16") for shape in [(50, 33), (50, 33), (33,), (33,)])
-    mean, variance = normal(rng, 50, dtype="bfloat16"), positive(rng, 50, dtype="bfloat16")
+    x, grad = (normal(rng, 50, 33, dtype="bfloat16") for _ in range(2))
+    scale, offset, mean, variance = normal(rng, 33), normal(rng, 33), normal(rng, 50), positive(rng, 50)
     agree("batch_normalization", x, scale, offset, 1e-3, None, size=50)
     agree("normalize", x, mean[:33], variance[:33], scale, offset, 1e-3)
     agree("batch_normalization_backward", grad, x, mean[:33], variance[:33], scale, 1e-3, None, size=50)

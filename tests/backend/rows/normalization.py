@@ -23,16 +23,21 @@ SHAPES = [
 ]
 
 
+def wide(x):
+    """x in the dtype of what goes beside it."""
+    return x.astype(np.promote_types(x.dtype, "f"))
+
+
 def batch(x, grad, scale, offset, mask=None, epsilon=1e-3, **options):
     agree("batch_normalization", x, scale, offset, epsilon, mask, **options)
-    _, mean, variance = reference.batch_normalization.reference(x, scale, offset, epsilon, mask)
+    _, mean, variance = reference.batch_normalization.reference(wide(x), scale, offset, epsilon, mask)
     agree("batch_normalization_backward", grad, x, mean, variance, scale, epsilon, mask, **options)
     agree("normalize", x, mean, variance, scale, offset, epsilon, **options)
 
 
 def layer(x, grad, scale, offset, epsilon=1e-3, **options):
     agree("layer_normalization", x, scale, offset, epsilon, **options)
-    _, mean, variance = reference.layer_normalization.reference(x, scale, offset, epsilon)
+    _, mean, variance = reference.layer_normalization.reference(wide(x), scale, offset, epsilon)
     agree("layer_normalization_backward", grad, x, mean, variance, scale, epsilon, **options)
 
 
@@ -73,9 +78,11 @@ def test_large_and_tiny_values(size, rng):
     layer(x.astype("f"), grad, scale, scale, size=40)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float16"])
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_other_dtypes(dtype, rng):
-    x, grad, scale, offset = (normal(rng, *shape, dtype=dtype) for shape in [(50, 33), (50, 33), (33,), (33,)])
+    beside = dtype if dtype == "float64" else "float32"
+    x, grad = (normal(rng, 50, 33, dtype=dtype) for _ in range(2))
+    scale, offset = (normal(rng, 33, dtype=beside) for _ in range(2))
     batch(x, grad, scale, offset, rng.uniform(size=50) < 0.6, size=50)
     layer(x, grad, scale, offset, size=50)
 
