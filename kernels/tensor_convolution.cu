@@ -125,7 +125,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) tensor_convolution
         Sums sums = {};
         gather<false, true>((T*)memory, x, kernel, down, across, pixels, channels / groups, columns, groups, group,
                             filters, kernel_width, first_row, first_column, sums);
-        each_sum(sums, [&](int row, int column, float sum) {
+        each_sum(sums, [&](int row, int column, A sum) {
             bool there = first_row + row < pixels && first_column + column < columns;
             int filter = there ? group * columns + first_column + column : 0, own = row % WINDOW, best = own;
             A value = contender(sum, bias, filter), largest = value;
