@@ -14,6 +14,7 @@ from benchmarks.goals import normal
 from benchmarks.launches import Call, noted
 from dlgpu import ops
 from dlgpu.backend.dispatch import registry
+from dlgpu.backend.reference.convolution import convolution_pooled_backward
 from dlgpu.backend.windows import padding_pairs
 from dlgpu.ops.activation import activation
 from dlgpu.ops.differentiation import fresh, pull_back
@@ -47,18 +48,21 @@ def convolution(small: bool) -> Iterator[dict]:
     """The kernels of a convolution, through the dispatch."""
     dlgpu.allow_tf32()
     device = dlgpu.current_device()
-    for case, batch, kind, (_, size, channels, filters, side, stride, padding) in goals.convolution_cases(small):
+    for case, batch, kind, (layer, size, channels, filters, side, stride, padding) in goals.convolution_cases(small):
         dtype = importlib.import_module("ml_dtypes").bfloat16 if kind == "bfloat16" else np.float32
         x, kernel = (
             device.asarray(normal(*s), dtype) for s in ((batch, size, size, channels), (side, side, channels, filters))
         )
         pads = padding_pairs(padding, (size, size), (side, side), (stride, stride), (1, 1))
         geometry = (stride, stride), pads, (1, 1), 1
-        forward = functools.partial(registry["convolution"], x, kernel, None, "linear", *geometry)
-        backward, grad = registry["convolution_backward"], device.asarray(normal(*forward()[0].shape), dtype)
+        pooled = layer == goals.POOLED
+        name, kernels = ("relu" if pooled else "linear"), ("convolution_pooled" if pooled else "convolution")
+        forward = functools.partial(registry[kernels], x, kernel, None, name, *geometry)
+        backward = convolution_pooled_backward if pooled else registry["convolution_backward"]
+        grad, more = device.asarray(normal(*forward()[0].shape), dtype), (name, (True, True, False), *geometry)
 
-        def both(forward=forward, backward=backward, grad=grad, x=x, kernel=kernel, geometry=geometry):
-            return backward(grad, x, kernel, forward()[1], "linear", (True, True, False), *geometry)
+        def both(forward=forward, backward=backward, grad=grad, x=x, kernel=kernel, more=more):
+            return backward(grad, x, kernel, *forward()[1:], *more)
 
         yield {"case": case, "forward_ms": milliseconds(forward), "both_ms": milliseconds(both)}
 

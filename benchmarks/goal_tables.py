@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+from benchmarks.goals import POOLED
 from benchmarks.table import Table, best, median, names, number
 
 # what is to be reached; a ratio is the peer's time over dlgpu's
@@ -53,7 +54,7 @@ def _convolution(runs: list[dict]) -> list[Table]:
     rows, kinds = [], {}
     for case in names(runs, "case"):
         forward, both = ([median(runs, case, p, f"{k}_ms") for p in ("dlgpu", "torch")] for k in ("forward", "both"))
-        if all((*forward, *both)):
+        if all((*forward, *both)) and not case.startswith(POOLED):  # of the layers alone
             found = kinds.setdefault(case.split("/")[1], [])
             found += [theirs / ours for ours, theirs in (forward, both)]
         ratios = [against(*pair, CONVOLUTION)[0] for pair in (forward, both)]

@@ -7,7 +7,8 @@
                  epoch to epoch of one run, at the end of which all wait for the device
     recurrent    LSTM and GRU, forward, and forward and backward; beside cuDNN through PyTorch
     convolution  the layers of ResNet-50 and of the CNN among the programs, forward, and forward and backward (gradients
-                 by images and kernel), in TF32 and bfloat16; beside cuDNN through PyTorch, channels last, autotuned
+                 by images and kernel), in TF32 and bfloat16; beside cuDNN through PyTorch, channels last, autotuned.
+                 The CNN's also with the relu and the pooling that follow it
     memory       kernels that are bound by memory: bytes of their arrays, each counted once, over the time, as a share
                  of a copy's
     mlp          a training step of a perceptron 4096 wide in mixed bfloat16; beside PyTorch with autocast
@@ -42,6 +43,7 @@ SECONDS = 1.5  # of repetition of a program
 BUDGET = 150.0  # milliseconds of repetition of a kernel
 UNITS, BATCHES, TIMES = (50, 128, 256, 512, 1024), (32, 128), (100, 512)
 CNN = ("cnn", 64, 3, 32, 3, 1, "valid")
+POOLED = "cnn_pooled"
 # name, height and width, channels, filters, kernel, stride, padding; of a bottleneck's blocks each layer once
 RESNET = [("conv1", 224, 3, 64, 7, 2, "same")] + [
     layer
@@ -116,7 +118,8 @@ def recurrent_cases(small: bool) -> Iterator[tuple[str, str, int, int, int]]:
 
 def convolution_cases(small: bool) -> Iterator[tuple[str, int, str, tuple]]:
     """Name, batch, kind of numbers, and layer."""
-    for layer in (("tiny", 7, 3, 5, 3, 2, "same"), ("cnn", 6, 3, 4, 3, 1, "valid")) if small else (CNN, *RESNET):
+    cnn = ("cnn", 6, 3, 4, 3, 1, "valid") if small else CNN
+    for layer in (cnn, (POOLED, *cnn[1:]), *([("tiny", 7, 3, 5, 3, 2, "same")] if small else RESNET)):
         for kind in KINDS:
             yield f"{layer[0]}/{kind}", 2 if small else programs.BATCH, kind, layer
 

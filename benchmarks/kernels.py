@@ -22,6 +22,7 @@ from dlgpu import ops
 from dlgpu.backend.dispatch import Kernel, registry
 from dlgpu.backend.reference.counting import count_each
 from dlgpu.ops.activation import activation, dense
+from dlgpu.ops.convolution import conv2d_max_pool
 from dlgpu.ops.random import Generator
 from dlgpu.ops.recurrent import gru, lstm, simple_rnn
 from dlgpu.parameters import Parameter
@@ -86,6 +87,7 @@ def everything(s: Sizes) -> None:
     differentiated(lambda table: ops.gather(table, labels), normal(s.features, s.features))
     images, kernel = normal(*s.image), normal(3, 3, s.image[3], s.filters) / 10
     differentiated(lambda x, k, b: ops.conv2d(x, k, b, 2, "same", activation="relu"), images, kernel, normal(s.filters))
+    differentiated(lambda x, k, b: conv2d_max_pool(x, k, b, activation="relu"), images, kernel, normal(s.filters))
     differentiated(lambda x, k: ops.conv2d(x, k, None, 1, "same"), images, kernel, twice=True)
     differentiated(lambda x: ops.max_pool(x, (3, 3), (2, 2)), images, twice=True)
     differentiated(lambda x: ops.average_pool(x, (3, 3), (2, 2)), images)

@@ -84,6 +84,8 @@ def operations(call: Call, before: list[Call]) -> float | None:
         return 2.0 * a[0].size * a[1].shape[0]
     if name == "convolution":
         return 2.0 * call.results[0].size * math.prod(a[1].shape[:3])
+    if name == "convolution_pooled":
+        return 2.0 * 4 * call.results[0].size * math.prod(a[1].shape[:3])
     if name == "convolution_backward":
         return 2.0 * a[0].size * math.prod(a[2].shape[:3]) * sum(a[5][:2])
     if name == "convolution_data_gradient":

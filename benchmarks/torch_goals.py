@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv2d, max_pool2d, pad, relu
 
 from benchmarks import goals, programs
 
@@ -68,7 +68,7 @@ def recurrent(small: bool) -> Iterator[dict]:
 def convolution(small: bool) -> Iterator[dict]:
     """conv2d, which calls cuDNN on a GPU, channels last."""
     torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = True
-    for case, batch, kind, (_, size, channels, filters, side, stride, padding) in goals.convolution_cases(small):
+    for case, batch, kind, (layer, size, channels, filters, side, stride, padding) in goals.convolution_cases(small):
         dtype = torch.bfloat16 if kind == "bfloat16" else torch.float32
         x, kernel = (
             torch.from_numpy(goals.normal(*shape))
@@ -84,6 +84,8 @@ def convolution(small: bool) -> Iterator[dict]:
         else:
             each = side // 2 if padding == "same" else 0
         forward = functools.partial(conv2d, x, kernel, stride=stride, padding=each)
+        if layer == goals.POOLED:
+            forward = functools.partial(lambda convolve: max_pool2d(relu(convolve()), 2), forward)
         grad = torch.ones_like(forward())
 
         def both(forward=forward, x=x, kernel=kernel, grad=grad):

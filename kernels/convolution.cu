@@ -33,8 +33,9 @@ __device__ inline void multiply(const Tile& left, const Tile& right, A (&sum)[OW
 }
 
 // sum[pixel, column] for a tile: source (batch, length down, length across, groups * depth) times the kernel, whose
-// columns are filters, or channels if BACK. `filters` are all groups', `columns` one group's.
-template <bool BACK>
+// columns are filters, or channels if BACK. `filters` are all groups', `columns` one group's. If POOLED, four rows are
+// one window of the results, of which `down` and `across` count the windows.
+template <bool BACK, bool POOLED = false>
 __device__ void gather(
     const T* source, const T* kernel, const Axis& down, const Axis& across, long long pixels, int depth, int columns,
     int groups, int group, int filters, int kernel_width, long long first_row, int first_column, A (&sum)[OWN][OWN]) {
@@ -47,10 +48,13 @@ __device__ void gather(
     for (int i = 0; i < LOADS; i++) {
         long long pixel = first_row + row + i * (SIDE / LOADS);
         bool exists = pixel < pixels;
+        if (POOLED) pixel /= WINDOW;
         long long line = exists ? pixel / across.results : 0;
         image[i] = line / down.results * down.length * across.length;
-        y0[i] = exists ? (int)(line % down.results) * down.scale + down.offset : NOWHERE;
-        x0[i] = exists ? (int)(pixel % across.results) * across.scale + across.offset : NOWHERE;
+        int y = (int)(line % down.results), x = (int)(pixel % across.results);
+        if (POOLED) y = 2 * y + row / 2 % 2, x = 2 * x + row % 2;
+        y0[i] = exists ? y * down.scale + down.offset : NOWHERE;
+        x0[i] = exists ? x * across.scale + across.offset : NOWHERE;
     }
     Walk walk(depth, across.taps, lane);
     A from_source[LOADS], from_kernel[LOADS];
@@ -131,6 +135,40 @@ extern "C" __global__ void __launch_bounds__(256) convolution_forward(
             int column = first_column + threadIdx.x % (SIDE / OWN) * OWN + j, filter = group * columns + column;
             if (pixel < pixels && column < columns) finish(sum[i][j], bias, output, z, pixel * filters + filter, filter);
         }
+    }
+}
+
+// The same, then of each window of 2 x 2 the largest: its value, its place in the window, and, unless `z` is null, its z.
+// The pixels of a thread are one window.
+extern "C" __global__ void __launch_bounds__(256) convolution_pooled(
+    const T* x, const T* kernel, const T* bias, T* output, T* z, unsigned char* indices, long long batch, int height,
+    int width, int channels, int windows_down, int windows_across, int filters, int groups, int kernel_height,
+    int kernel_width, int stride_down, int stride_across, int top, int left, int dilation_down, int dilation_across) {
+    static_assert(OWN == WINDOW, "a thread has one window");
+    Axis down = forward_axis(height, windows_down, kernel_height, stride_down, top, dilation_down);
+    Axis across = forward_axis(width, windows_across, kernel_width, stride_across, left, dilation_across);
+    int columns = filters / groups, across_tiles = (columns + SIDE - 1) / SIDE;
+    int group = blockIdx.x / across_tiles % groups, first_column = blockIdx.x % across_tiles * SIDE;
+    long long first_row = (long long)(blockIdx.x / across_tiles / groups) * SIDE;
+    long long windows = batch * windows_down * windows_across;
+    A sum[OWN][OWN] = {};
+    gather<false, true>(x, kernel, down, across, windows * WINDOW, channels / groups, columns, groups, group, filters,
+                        kernel_width, first_row, first_column, sum);
+    long long window = first_row / WINDOW + threadIdx.x / (SIDE / OWN);
+    if (window >= windows) return;
+    for (int j = 0; j < OWN; j++) {
+        int column = first_column + threadIdx.x % (SIDE / OWN) * OWN + j, filter = group * columns + column, best = 0;
+        if (column >= columns) break;
+        A largest = contender(sum[0][j], bias, filter), of_largest = sum[0][j];
+#pragma unroll
+        for (int i = 1; i < WINDOW; i++) {
+            A value = contender(sum[i][j], bias, filter);
+            if (beats(value, largest)) largest = value, of_largest = sum[i][j], best = i;
+        }
+        long long at = window * filters + filter;
+        output[at] = T(largest);
+        indices[at] = (unsigned char)best;
+        if (z) z[at] = T(of_largest);
     }
 }
 

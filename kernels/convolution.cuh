@@ -48,3 +48,15 @@ __device__ inline void finish(A value, const T* bias, T* output, T* z, long long
     if (z) z[place] = T(value);
     output[place] = T(activations::ACTIVATION(value));
 }
+
+// Pooled, the pixels come by windows of 2 x 2, from left to right and down. Pixels that are in none do not come.
+constexpr int WINDOW = 4;
+
+// A result that takes part in its window, as `finish` would write it; `sum` becomes z + bias.
+__device__ inline A contender(A& sum, const T* bias, int filter) {
+    if (bias) sum += A(bias[filter]);
+    return A(T(activations::ACTIVATION(sum)));
+}
+
+// Whether a value wins against one that comes before it in the window, as in pooling.cu: the first NaN stays.
+__device__ inline bool beats(A later, A before) { return later > before || (later != later && before == before); }

@@ -27,8 +27,9 @@ struct alignas(16) Place {
 };
 
 // sum[pixel, column] for a tile: source (batch, length down, length across, groups * depth) times the kernel, whose
-// columns are filters, or channels if BACK. `filters` are all groups', `columns` one group's.
-template <bool BACK>
+// columns are filters, or channels if BACK. `filters` are all groups', `columns` one group's. If POOLED, four rows are
+// one window of the results, of which `down` and `across` count the windows.
+template <bool BACK, bool POOLED = false>
 __device__ void gather(
     T* memory, const T* source, const T* kernel, const Axis& down, const Axis& across, long long pixels, int depth,
     int columns, int groups, int group, int filters, int kernel_width, long long first_row, int first_column, Sums& sums) {
@@ -37,8 +38,10 @@ __device__ void gather(
     constexpr int LEFT_WORDS = DEPTH / LEFT, RIGHT_WORDS = (BACK ? DEPTH : tile.columns) / RIGHT;
     __shared__ Place places[tile.rows];
     for (int i = threadIdx.x; i < tile.rows; i += THREADS) {
-        long long pixel = first_row + i, line = pixel / across.results;
-        int y = (int)(line % down.results) * down.scale + down.offset, x = (int)(pixel % across.results) * across.scale + across.offset;
+        long long pixel = (first_row + i) / (POOLED ? WINDOW : 1), line = pixel / across.results;
+        int y = (int)(line % down.results), x = (int)(pixel % across.results);
+        if (POOLED) y = 2 * y + i / 2 % 2, x = 2 * x + i % 2;
+        y = y * down.scale + down.offset, x = x * across.scale + across.offset;
         long long at = ((line / down.results * down.length + y) * across.length + x) * groups * depth + group * depth;
         places[i] = pixel < pixels ? Place{at, y, x} : Place{0, NOWHERE, NOWHERE};
     }
@@ -102,6 +105,41 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) tensor_convolution
             if (pixel < pixels && first_column + column < columns) {
                 finish(sum, bias, output, z, pixel * filters + filter, filter);
             }
+        });
+    }
+}
+
+// The same, then of each window of 2 x 2 the largest: its value, its place in the window, and, unless `z` is null, its z.
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) tensor_convolution_pooled(
+    const T* x, const T* kernel, const T* bias, T* output, T* z, unsigned char* indices, long long batch, int height,
+    int width, int channels, int windows_down, int windows_across, int filters, int groups, int kernel_height,
+    int kernel_width, int stride_down, int stride_across, int top, int left, int dilation_down, int dilation_across) {
+    extern __shared__ __align__(16) unsigned char memory[];
+    if constexpr (TENSOR_CORES) {
+        Axis down = forward_axis(height, windows_down, kernel_height, stride_down, top, dilation_down);
+        Axis across = forward_axis(width, windows_across, kernel_width, stride_across, left, dilation_across);
+        int columns = filters / groups, across_tiles = (columns + tile.columns - 1) / tile.columns;
+        int group = blockIdx.x / across_tiles % groups, first_column = blockIdx.x % across_tiles * tile.columns;
+        long long first_row = (long long)(blockIdx.x / across_tiles / groups) * tile.rows;
+        long long pixels = batch * windows_down * windows_across * WINDOW;
+        Sums sums = {};
+        gather<false, true>((T*)memory, x, kernel, down, across, pixels, channels / groups, columns, groups, group,
+                            filters, kernel_width, first_row, first_column, sums);
+        each_sum(sums, [&](int row, int column, A sum) {
+            bool there = first_row + row < pixels && first_column + column < columns;
+            int filter = there ? group * columns + first_column + column : 0, own = row % WINDOW, best = own;
+            A value = contender(sum, bias, filter), largest = value;
+#pragma unroll
+            for (int lanes = 4; lanes <= 8; lanes *= 2) {  // to the next row of a tile, and to the one after that
+                A other = __shfl_xor_sync(0xffffffffu, largest, lanes);
+                int place = __shfl_xor_sync(0xffffffffu, best, lanes);
+                if (place > best ? beats(other, largest) : !beats(largest, other)) largest = other, best = place;
+            }
+            if (!there || best != own) return;
+            long long at = (first_row + row) / WINDOW * filters + filter;
+            output[at] = T(value);
+            indices[at] = (unsigned char)best;
+            if (z) z[at] = T(sum);
         });
     }
 }

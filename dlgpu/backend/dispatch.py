@@ -27,9 +27,10 @@ class Kernel:
 
     __name__: str
 
-    def __init__(self, reference: Callable, narrow: str = "widened"):
+    def __init__(self, reference: Callable, narrow: str = "widened", composed: bool = False):
         self.reference = reference
         self.narrow = narrow
+        self.composed = composed
         self.columns: dict[str, Callable] = {}
         functools.update_wrapper(self, reference)
 
@@ -48,6 +49,8 @@ class Kernel:
             if not isinstance(args[0], np.ndarray) and any(isinstance(a, np.ndarray) for a in args):
                 raise DeviceError(f"{self.__name__}: the first array is on a GPU, another is not: move one of them")
             implementation = self.columns.get(column_of(args[0]), self.reference)
+        if self.composed and implementation is self.reference:
+            return implementation(*args, **kwargs)
         own_calls = implementation is self.columns.get("cpu")
         if getattr(args[0], "itemsize", 0) == 2 and self._widens(args[0], implementation):
             implementation = in_float32(implementation, args[0].dtype, self.narrow == "first result")
@@ -68,7 +71,7 @@ class Kernel:
         return f"<kernel {self.__name__} on {', '.join(['reference', *sorted(self.columns)])}>"
 
 
-def kernel(reference: Callable | None = None, narrow: str = "widened") -> Any:
+def kernel(reference: Callable | None = None, narrow: str = "widened", composed: bool = False) -> Any:
     """Make the decorated reference implementation a kernel and list it in the registry.
 
     Args:
@@ -77,10 +80,11 @@ def kernel(reference: Callable | None = None, narrow: str = "widened") -> Any:
             result": likewise, and in all columns only the first result is of 16 bits, the others are float32; "kept":
             the reference takes them, for its bits; "kept on a GPU": only there, where such products are fast and
             summed up in float32.
+        composed: the reference only calls other kernels, each of which goes its own way.
     """
     if reference is None:
-        return functools.partial(kernel, narrow=narrow)
-    made = Kernel(reference, narrow)
+        return functools.partial(kernel, narrow=narrow, composed=composed)
+    made = Kernel(reference, narrow, composed)
     if made.__name__ in registry:
         raise ValueError(f"two kernels are named {made.__name__!r}")
     registry[made.__name__] = made

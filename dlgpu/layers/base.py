@@ -120,6 +120,10 @@ class Layer(Weights, Configurable):
         """The mask of the output: the input's where `supports_masking`, else none."""
         return mask if self.supports_masking else None
 
+    def joins(self, following: "Layer | None") -> bool:
+        """Whether `self(inputs, following=following)` does what `following(self(inputs))` does, in one pass."""
+        return False
+
     @property
     def unwrapped(self) -> "Layer":
         """The layer that files of weights name: this one, or the one that it only runs in another way."""

@@ -3,8 +3,11 @@
 from typing import Any
 
 from dlgpu import activations
+from dlgpu.layers.base import Layer
+from dlgpu.layers.pooling import MaxPooling2D
 from dlgpu.layers.windowed import Windowed
-from dlgpu.ops.convolution import conv1d, conv2d, conv2d_transpose, transposed_length
+from dlgpu.ops.activation import fused_name
+from dlgpu.ops.convolution import conv1d, conv2d, conv2d_max_pool, conv2d_transpose, transposed_length
 from dlgpu.tensor import Tensor
 
 
@@ -128,6 +131,28 @@ class Conv2D(Convolution):
     """
 
     aliases = ("Convolution2D",)
+
+    def call(self, inputs: Tensor, following: Any = None) -> Tensor:
+        if following is None:
+            return super().call(inputs)
+        following.compute_output_shape(self.compute_output_shape(inputs.shape))  # for the errors of both
+        geometry = self.strides, self.padding, self.dilation_rate, self.groups
+        return conv2d_max_pool(inputs, self.kernel, self.bias, *geometry, self.activation)
+
+    def joins(self, following: Layer | None) -> bool:
+        """Only max-pooling of 2 x 2 after a fused activation, where nothing else can see or change what is between."""
+        return (
+            type(self) is Conv2D
+            and type(following) is MaxPooling2D
+            and (following.pool_size, following.strides, following.padding) == ((2, 2), (2, 2), "valid")
+            and fused_name(self.activation) is not None
+            and self.built
+            and following.built
+            and self.compute_dtype == following.compute_dtype
+            and self.activity_regularizer is None
+            and following.activity_regularizer is None
+            and "call" not in {*vars(self), *vars(following)}
+        )
 
 
 class DepthwiseConv2D(Convolution):

@@ -1,5 +1,6 @@
 """Functional models: a graph of layer calls, drawn with symbols."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ class Functional(Model):
         for number, layer in enumerate(self._layers):
             if any(layer.name == other.name for other in self._layers[:number]):
                 self.fail(f"two layers are named {layer.name!r}; names must differ")
+        self._followers = self._sole_takers()
         self.built = True
         self.built_for = map_structure(lambda s: s.shape, inputs)
         if isinstance(inputs, Symbol):
@@ -73,6 +75,13 @@ class Functional(Model):
             sorted(layers, key=lambda layer: -layer_depth[id(layer)]),
         )
 
+    def _sole_takers(self) -> dict[Call, Call]:
+        """For calls of which one other call, and nothing else, takes what they make: that one."""
+        uses = Counter(id(s) for s in leaves([self.outputs, [call.symbols() for call in self._calls]]))
+        takers = {id(c.inputs): c for c in self._calls if isinstance(c.inputs, Symbol) and not c.arguments}
+        alone = [c for c in self._calls if len(c.outputs) == 1 and uses[id(c.outputs[0])] == 1 and not c.arguments]
+        return {c: takers[id(c.outputs[0])] for c in alone if id(c.outputs[0]) in takers}
+
     def sublayers(self) -> Any:
         return iter(self._layers)
 
@@ -87,7 +96,18 @@ class Functional(Model):
         return [s.call.layer.name if s.call else s.name for s in outputs]
 
     def call(self, inputs: Any) -> Any:
-        return self._walk(inputs, lambda call, values, arguments: leaves(call.layer(values, **arguments)))
+        done = set()
+
+        def apply(call: Call, values: Any, arguments: dict) -> list:
+            if call in done:
+                return [values]
+            following = self._followers.get(call)
+            if following is not None and call.layer.joins(following.layer):
+                done.add(following)
+                arguments = {"following": following.layer}
+            return leaves(call.layer(values, **arguments))
+
+        return self._walk(inputs, apply)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         def shapes(call: Call, taken: Any, arguments: dict) -> list[tuple]:

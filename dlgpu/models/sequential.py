@@ -72,8 +72,12 @@ class Sequential(Model):
         self.input_shape, self._output_shape, self.built = tuple(input_shape[1:]), shape, True
 
     def call(self, inputs: Any) -> Any:
-        for layer in self._layers:
-            inputs = layer(inputs)
+        done = None
+        for layer, following in zip(self._layers, [*self._layers[1:], None]):
+            if layer is done:
+                continue
+            done = following if layer.joins(following) else None
+            inputs = layer(inputs) if done is None else layer(inputs, following=done)
         return inputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:

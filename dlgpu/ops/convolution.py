@@ -15,6 +15,7 @@ from dlgpu.ops.activation import Activation, checked_bias, fused_name
 from dlgpu.ops.activation import activation as fused_activation
 from dlgpu.ops.differentiation import with_composite
 from dlgpu.ops.operands import astype, floating, raw, together
+from dlgpu.ops.pooling import max_pool
 from dlgpu.ops.shape import reshape
 from dlgpu.tensor import Tensor, record, wrap
 
@@ -56,22 +57,7 @@ def conv2d(
     name = fused_name(activation)
     if name is None:
         return activation(conv2d(x, kernel, bias, strides, padding, dilation, groups))  # type: ignore[operator]
-    x, kernel = _operands(x, kernel)
-    if x.ndim != 4 or kernel.ndim != 4:
-        raise ValueError(
-            "conv2d: expected x (batch, height, width, channels) and kernel (kernel_height, kernel_width, "
-            f"channels / groups, filters), got {x.shape} and {kernel.shape}"
-        )
-    if groups < 1 or kernel.shape[2] * groups != x.shape[3] or kernel.shape[3] % groups:
-        raise ValueError(
-            f"conv2d: a kernel of shape {kernel.shape} in {groups} groups does not go with {x.shape[3]} channels: "
-            "it needs channels / groups inputs, and filters that divide by groups"
-        )
-    strides, dilation = windows.numbers(strides, 2, "strides"), windows.numbers(dilation, 2, "dilation")
-    window = kernel.shape[:2]
-    padding = windows.padding_pairs(padding, x.shape[1:3], window, strides, dilation)
-    windows.require_fit(x.shape[1:3], window, padding, dilation)
-    geometry = Geometry(strides, padding, dilation, groups)
+    x, kernel, geometry = _placed(x, kernel, strides, padding, dilation, groups)
     bias = checked_bias(kernel, bias, name)
     output, saved = kernels.convolution(x.array, kernel.array, raw(bias), name, *geometry)
     if name == "linear":
@@ -85,6 +71,50 @@ def conv2d(
 
     def composite(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         return fused_activation(_convolve(x, kernel, geometry), name, bias)
+
+    inputs = (x, kernel, bias)
+    return record(output, inputs, with_composite(vjp, composite, inputs))
+
+
+def conv2d_max_pool(
+    x: Any,
+    kernel: Any,
+    bias: Tensor | None = None,
+    strides: int | Sequence[int] = 1,
+    padding: Any = "valid",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    activation: Activation = "linear",
+) -> Tensor:
+    """The largest values of `conv2d` in windows of 2 x 2, `max_pool(conv2d(...), 2)`, in one pass where there is one.
+
+    Args:
+        x, kernel, bias, strides, padding, dilation, groups, activation: as for `conv2d`.
+    Returns:
+        (batch, output height // 2, output width // 2, filters).
+    Raises:
+        ValueError: as for `conv2d`, or its output is smaller than a window.
+    """
+    name = fused_name(activation)
+    if name is None:
+        return max_pool(conv2d(x, kernel, bias, strides, padding, dilation, groups, activation), 2)
+    x, kernel, geometry = _placed(x, kernel, strides, padding, dilation, groups)
+    bias = checked_bias(kernel, bias, name)
+    size = windows.output_size(x.shape[1:3], kernel.shape[:2], *geometry[:3])
+    windows.require_fit(size, kernels.POOLING[0], kernels.POOLING[2])
+    output, saved, indices = kernels.convolution_pooled(x.array, kernel.array, raw(bias), name, *geometry)
+    if name == "linear":
+        saved = None  # any array will do for its derivative
+
+    def vjp(grad: Tensor) -> tuple:
+        kept = grad.array if saved is None else saved
+        needed = (x.requires_grad, kernel.requires_grad, bias is not None and bias.requires_grad)
+        arrays = grad.array, x.array, kernel.array, kept, indices
+        grads = kernels.convolution_pooled_backward(*arrays, name, needed, *geometry)
+        return tuple(None if g is None else wrap(g) for g in grads)
+
+    def composite(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        return max_pool(fused_activation(_convolve(x, kernel, geometry), name, bias), 2)
 
     inputs = (x, kernel, bias)
     return record(output, inputs, with_composite(vjp, composite, inputs))
@@ -202,6 +232,28 @@ def _kernel_gradient(x: Tensor, grad: Tensor, window: tuple, geometry: Geometry)
             lambda kernel: _convolve(x, kernel, geometry),
         ),
     )
+
+
+def _placed(
+    x: Any, kernel: Any, strides: Any, padding: Any, dilation: Any, groups: int
+) -> tuple[Tensor, Tensor, Geometry]:
+    """The operands of `conv2d`, checked, and how one lies on the other."""
+    x, kernel = _operands(x, kernel)
+    if x.ndim != 4 or kernel.ndim != 4:
+        raise ValueError(
+            "conv2d: expected x (batch, height, width, channels) and kernel (kernel_height, kernel_width, "
+            f"channels / groups, filters), got {x.shape} and {kernel.shape}"
+        )
+    if groups < 1 or kernel.shape[2] * groups != x.shape[3] or kernel.shape[3] % groups:
+        raise ValueError(
+            f"conv2d: a kernel of shape {kernel.shape} in {groups} groups does not go with {x.shape[3]} channels: "
+            "it needs channels / groups inputs, and filters that divide by groups"
+        )
+    strides, dilation = windows.numbers(strides, 2, "strides"), windows.numbers(dilation, 2, "dilation")
+    window = kernel.shape[:2]
+    padding = windows.padding_pairs(padding, x.shape[1:3], window, strides, dilation)
+    windows.require_fit(x.shape[1:3], window, padding, dilation)
+    return x, kernel, Geometry(strides, padding, dilation, groups)
 
 
 def _operands(x: Any, kernel: Any) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,8 @@ import pytest
 import dlgpu
 from dlgpu.backend import dispatch, reference
 from dlgpu.backend.dispatch import Kernel, array_namespace, column_of, kernel
+from dlgpu.backend.recorder import Recording
+from dlgpu.backend.traced import traced
 
 X = np.arange(3.0)
 
@@ -106,3 +108,22 @@ def test_the_emulator_takes_host_arrays_to_the_cuda_column(doubled):
         assert column_of(X) == "cuda"
         assert doubled(X) == "cuda"
     assert column_of(X) == "cpu"
+
+
+def test_what_only_calls_kernels_is_left_to_them(doubled, elsewhere):
+    """As if they had been called one by one: 16 bits are widened for each, and a step that is recorded notes each."""
+
+    @kernel(composed=True)
+    def quadrupled(x):
+        """doubled(doubled(x))"""
+        return doubled(doubled(x))
+
+    seen, recording = [], Recording()
+    doubled.reference = lambda x, factor=2: seen.append(x.dtype) or x * factor
+    quadrupled(X.astype(np.float16))
+    assert seen == [np.float32, np.float32]
+    with recording.active():
+        quadrupled(traced(X))
+    assert [function.__name__ for function, _ in recording.program] == ["_again"] * 2
+    quadrupled.on("cuda")(lambda x: "the column of cuda")
+    assert quadrupled(elsewhere[1]) == "the column of cuda"

@@ -49,6 +49,7 @@ def test_operations_are_counted_as_products_have_them():
     x, kernel, grad = np.ones((2, 5, 5, 3)), np.ones((3, 3, 3, 7)), np.ones((2, 3, 3, 7))
     whole = 2 * 2 * 3 * 3 * 7 * 27
     assert called("convolution", (x, kernel), (grad, grad)) == whole
+    assert called("convolution_pooled", (x, kernel), (grad[:, :1, :1], grad, grad)) == 2 * 2 * 2 * 2 * 7 * 27
     assert called("convolution_backward", (grad, x, kernel, grad, "relu", (True, True, True))) == 2 * whole
     assert called("convolution_backward", (grad, x, kernel, grad, "relu", (False, True, True))) == whole
     assert called("convolution_kernel_gradient", (x, grad), kernel) == whole

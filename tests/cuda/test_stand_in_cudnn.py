@@ -13,6 +13,7 @@ import dlgpu
 from dlgpu import layers
 from dlgpu.backend.cuda import cudnn, tensor_cores, tuning
 from dlgpu.backend.dispatch import registry
+from dlgpu.backend.reference.convolution import convolution_pooled_backward
 from tests.cuda.test_graph import RNG, assert_same_bits, captured, fit, model_of
 from tests.cuda.test_stand_in_cublaslt import normal, of_reference
 from tests.cuda.test_stand_in_graph import Counted, steady
@@ -130,6 +131,48 @@ def test_bias_and_relu_are_applied_as_it_writes_and_other_activations_after_it(n
         assert ran(frontend, biased, name) == [wanted]
         values = [a if a is None else a.get() for a in biased]
         agree(cupy, "convolution", *values, name, *GEOMETRY, rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["linear", "relu", "gelu"])
+def test_what_is_pooled_by_another_kernel_after_it_is_faster_or_the_one_pass_is(name, frontend, arrays, monkeypatch):
+    def run():
+        return [a.get() for a in registry["convolution_pooled"](*arrays, name, *GEOMETRY)]
+
+    found = run()
+    frontend.executed.clear()
+    run()
+    assert [operations for _, *operations in frontend.executed] == [["forward", "bias"] + ["relu"] * (name == "relu")]
+    assert frontend.measured[0] == "own"
+    ((choices,),) = [json.loads(tuning._file(0).read_text()).values()]
+    assert list(choices.values()) == ["cuDNN eng0" + " with relu" * (name == "relu")]
+    convolve(arrays, name)  # is measured by itself
+    assert len(json.loads(tuning._file(0).read_text()).popitem()[1]) == 2
+    frontend.times["eng0"] = SLOW
+    another_process()
+    Path(tuning._file(0)).unlink()
+    own = run()
+    frontend.executed.clear()
+    run()
+    assert not frontend.executed
+    for f, o in zip((found[0], found[2]), (own[0], own[2])):
+        assert f.shape == o.shape
+        np.testing.assert_allclose(f, o, rtol=0, atol=1e-2)
+    assert own[1].shape == own[0].shape  # of the others nothing is kept
+
+
+def test_the_gradients_of_what_it_pools_are_the_references(frontend, arrays, cupy):
+    rng = np.random.default_rng(0)
+    grad, needed = cupy.asarray(rng.standard_normal((2, 2, 3, 8)).astype("f")), (True, True, True)
+    for name in ("relu", "gelu"):
+        found = []
+        for speed in (FAST, SLOW):
+            frontend.times["eng0"] = speed
+            another_process()
+            Path(tuning._file(0)).unlink(missing_ok=True)
+            _, saved, indices = registry["convolution_pooled"](*arrays, name, *GEOMETRY)
+            found.append(convolution_pooled_backward(grad, *arrays[:2], saved, indices, name, needed, *GEOMETRY))
+        for by_cudnn, own in zip(*found):
+            np.testing.assert_allclose(by_cudnn.get(), own.get(), rtol=0, atol=3e-2)
 
 
 def test_what_is_the_faster_is_measured_once_for_each_shape(frontend, arrays, monkeypatch):

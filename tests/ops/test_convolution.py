@@ -6,7 +6,8 @@ import pytest
 from dlgpu import ops
 from dlgpu.backend import windows
 from dlgpu.ops.activation import activation
-from dlgpu.ops.convolution import conv1d, conv2d, conv2d_transpose
+from dlgpu.ops.convolution import conv1d, conv2d, conv2d_max_pool, conv2d_transpose
+from dlgpu.ops.pooling import max_pool
 from dlgpu.tensor import Tensor
 from dlgpu.testing import gradcheck
 
@@ -171,3 +172,49 @@ def test_dtypes_are_kept_and_the_wider_one_wins():
 def test_shapes_that_do_not_go_together_are_named(x, kernel, arguments, message):
     with pytest.raises(ValueError, match=message):
         conv2d(np.zeros(x, np.float32), np.zeros(kernel, np.float32), **arguments)
+
+
+@pytest.mark.parametrize(("size", "channels", "window", "filters", "strides", "padding", "dilation", "groups"), [
+    ((5, 4), 2, (2, 3), 3, (1, 1), "valid", (1, 1), 1),
+    ((9, 8), 2, (3, 2), 2, (2, 1), "same", (1, 1), 1),
+    ((6, 7), 4, (3, 3), 4, (1, 1), ((0, 2), (3, 1)), (2, 1), 2),
+])  # fmt: skip
+@pytest.mark.parametrize("name", ["linear", "relu", "tanh", "gelu"])
+def test_conv2d_max_pool_is_both_and_so_are_its_derivatives(
+    size, channels, window, filters, strides, padding, dilation, groups, name
+):
+    x, kernel = random.normal(size=(2, *size, channels)), random.normal(size=(*window, channels // groups, filters))
+    bias, geometry = random.normal(size=filters), (strides, padding, dilation, groups)
+
+    def both(x, kernel, bias):
+        return max_pool(conv2d(x, kernel, bias, *geometry, name), 2)
+
+    def in_one(x, kernel, bias):
+        return conv2d_max_pool(x, kernel, bias, *geometry, name)
+
+    for dtype in (np.float64, np.float32, np.float16):
+        found = []
+        for function in (in_one, both):
+            inputs = [Tensor(a.astype(dtype), requires_grad=True) for a in (x, kernel, bias)]
+            out = function(*inputs)
+            (out * out).sum().backward()
+            found.append([out.numpy(), *(t.grad.numpy() for t in inputs)])
+        for f, w in zip(*found):
+            assert f.dtype == dtype
+            np.testing.assert_array_equal(f, w)
+    gradcheck(in_one, x[:1], kernel, bias)
+
+
+def test_conv2d_max_pool_of_a_function_that_is_no_fused_activation():
+    x, kernel = random.normal(size=(2, 5, 6, 1)), random.normal(size=(2, 2, 1, 3))
+    out = conv2d_max_pool(Tensor(x), Tensor(kernel), activation=lambda z: -z)
+    np.testing.assert_array_equal(out.numpy(), max_pool(-conv2d(Tensor(x), Tensor(kernel)), 2).numpy())
+
+
+def test_what_is_too_small_for_a_window_of_conv2d_max_pool_is_refused():
+    kernel = np.ones((3, 3, 1, 1))
+    with pytest.raises(ValueError, match="a window of 2 does not fit into an input of width 1"):
+        conv2d_max_pool(Tensor(np.ones((2, 4, 3, 1))), Tensor(kernel))
+    with pytest.raises(ValueError, match="conv2d: expected x"):
+        conv2d_max_pool(Tensor(np.ones((4, 3, 1))), Tensor(kernel))
+    assert conv2d_max_pool(Tensor(np.ones((0, 4, 4, 1))), Tensor(kernel)).shape == (0, 1, 1, 1)

@@ -12,6 +12,7 @@ import pytest
 from dlgpu import ops
 from dlgpu.ops import recurrent
 from dlgpu.ops.activation import activation
+from dlgpu.ops.convolution import conv2d_max_pool
 from dlgpu.ops.random import Generator
 from dlgpu.testing import gradcheck
 from tests.ops import test_elementwise, test_linear, test_reduction, test_shape
@@ -50,6 +51,12 @@ CASES = {
         X[0, :2],
     ),
     "conv2d": (lambda x, k, b: ops.conv2d(x, k, b, 2, "same", activation="tanh"), IMAGES, IMAGES[:, :, :2], X[0, :2]),
+    "conv2d_max_pool": (
+        lambda x, k, b: conv2d_max_pool(x, k, b, padding="same", activation="tanh"),
+        IMAGES,
+        IMAGES[:, :, :2],
+        X[0, :2],
+    ),
     "conv2d_transpose": (lambda x, k: ops.conv2d_transpose(x, k, None, 2), IMAGES[:, :2], IMAGES[:, :2]),
     "gather": (lambda table: ops.gather(table, LABELS) ** 2, RNG.normal(size=(4, 2))),
     "scatter_add": (lambda values: ops.scatter_add(values, LABELS % 2, 2) ** 2, X),
@@ -72,7 +79,7 @@ CASES = {
 # what the derivatives are asked of, and made of: tests/ops/test_differentiation.py
 MACHINERY = {"grad", "value_and_grad"}
 # what layers use, and dlgpu.ops does not export
-NOT_EXPORTED = {"simple_rnn", "lstm", "gru", "activation"}
+NOT_EXPORTED = {"simple_rnn", "lstm", "gru", "activation", "conv2d_max_pool"}
 
 
 def exported():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dlgpu import layers
-from dlgpu.ops.convolution import conv1d, conv2d
+from dlgpu.ops.convolution import conv1d, conv2d, conv2d_max_pool
 from dlgpu.tensor import Tensor
 
 random = np.random.default_rng(0)
@@ -31,17 +31,19 @@ def close(ours, theirs):
         ((7, 7), 16, (1, 1), 4, (2, 2), (0, 0), (1, 1), 1),
     ],
 )
-def test_conv2d_is_pytorchs(size, channels, window, filters, strides, padding, dilation, groups):
+@pytest.mark.parametrize("pooled", [False, True])
+def test_conv2d_is_pytorchs(size, channels, window, filters, strides, padding, dilation, groups, pooled):
     x, kernel, bias = normal(3, *size, channels), normal(*window, channels // groups, filters), normal(filters)
     ours = [Tensor(a, requires_grad=True) for a in (x, kernel, bias)]
     pairs = tuple((p, p) for p in padding)
-    out = conv2d(*ours, strides, pairs, dilation, groups, "relu")
+    out = (conv2d_max_pool if pooled else conv2d)(*ours, strides, pairs, dilation, groups, "relu")
     grad = normal(*out.shape)
     out.backward(Tensor(grad))
 
     image, weight = torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor(kernel.transpose(3, 2, 0, 1))
     theirs = [t.requires_grad_() for t in (image, weight, torch.tensor(bias))]
     expected = torch.relu(torch.nn.functional.conv2d(*theirs, strides, padding, dilation, groups))
+    expected = torch.nn.functional.max_pool2d(expected, 2) if pooled else expected
     expected.backward(torch.tensor(grad.transpose(0, 3, 1, 2)))
     close(out.numpy(), expected.permute(0, 2, 3, 1))
     close(ours[0].grad.numpy(), theirs[0].grad.permute(0, 2, 3, 1))

@@ -4,7 +4,10 @@ Products of 16-bit numbers, and of float32 where TF32 is allowed, are taken on t
 installed and the faster.
 """
 
+import math
 from functools import partial
+
+import numpy as np
 
 from dlgpu.backend.cuda import cudnn
 from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty
@@ -27,19 +30,29 @@ def convolution(x, kernel, bias, name, strides, padding, dilation, groups):
     return cudnn.forward(own, x, kernel, bias, name, size, strides, padding, dilation)
 
 
-def _forward(x, kernel, bias, name, size, strides, padding, dilation, groups):
-    filters = kernel.shape[3]
-    output = empty(x, (len(x), *size, filters))
+@reference.convolution_pooled.on("cuda")
+def convolution_pooled(x, kernel, bias, name, strides, padding, dilation, groups):
+    if _few(kernel.shape[3], groups):
+        return reference.convolution_pooled.reference(x, kernel, bias, name, strides, padding, dilation, groups)
+    size = output_size(x.shape[1:3], kernel.shape[:2], strides, padding, dilation)
+    own = partial(_forward, x, kernel, bias, name, size, strides, padding, dilation, groups, pooled=True)
+    return cudnn.forward(own, x, kernel, bias, name, size, strides, padding, dilation, then=reference.pooled)
+
+
+def _forward(x, kernel, bias, name, size, strides, padding, dilation, groups, pooled=False):
+    filters, each = kernel.shape[3], 2 if pooled else 1
+    output = empty(x, (len(x), size[0] // each, size[1] // each, filters))
     z = empty(x, output.shape) if name in FROM_INPUT else None
+    indices = (empty(x, output.shape, np.uint8),) if pooled else ()
     _launch(
-        "convolution_forward",
-        None if _few(filters, groups) else (len(x) * size[0] * size[1], filters // groups, groups),
-        (contiguous(x), contiguous(kernel), contiguous(bias), output, z),
+        "convolution_pooled" if pooled else "convolution_forward",
+        None if _few(filters, groups) else (math.prod(output.shape[:3]) * each * each, filters // groups, groups),
+        (contiguous(x), contiguous(kernel), contiguous(bias), output, z, *indices),
         (x.shape, output.shape, kernel.shape, strides, padding, dilation, groups),
         name,
         _by_line(output),
     )
-    return output, (output if z is None else z)
+    return output, (output if z is None else z), *indices
 
 
 @reference.convolution_backward.on("cuda")
@@ -128,7 +141,7 @@ def _own_weight_gradients(x, grad, shape, needed, geometry, name):
 
 
 def _launch(kernel, product, arrays, geometry, name, direct, slices=1):
-    """Launch one of the three kernels that share a geometry: shapes of image, output and kernel, strides and so on.
+    """Launch one of the kernels that share a geometry: shapes of image, output and kernel, strides and so on.
 
     Args:
         product: rows and columns of the sums and how many such products there are; None for one thread a result.

@@ -88,13 +88,17 @@ def bindings() -> Any:
     return found
 
 
-def forward(own: Callable, x: Any, kernel: Any, bias: Any, name: str, size: tuple, *geometry: Any) -> tuple:
+def forward(
+    own: Callable, x: Any, kernel: Any, bias: Any, name: str, size: tuple, *geometry: Any, then: Callable | None = None
+) -> tuple:
     """What `own()` returns, `convolution`'s result, or the same by cuDNN.
 
     Args:
         own: dlgpu's own way.
         size: height and width of the output.
         geometry: strides, padding and dilation.
+        then: what `own` does with that result, of which its parts are the arguments; cuDNN cannot do it as it
+            writes, and is taken where it is the faster all the same.
     """
     shape = _shape("forward", x, x.shape, kernel.shape, (len(x), *size, kernel.shape[3]), geometry)
     shape = shape._replace(bias=bias is not None, relu=name == "relu")
@@ -103,11 +107,13 @@ def forward(own: Callable, x: Any, kernel: Any, bias: Any, name: str, size: tupl
         output = empty(x, shape.result)
         _execute(plan(engine), engine.gpu, x, _turned(kernel), output, bias)
         if name == "linear" or engine.shape.relu:
-            return output, output
-        return bias_activation(output, None, name, overwrite=True)
+            found = output, output
+        else:
+            found = bias_activation(output, None, name, overwrite=True)
+        return found if then is None else then(*found)
 
     ways = (shape, shape._replace(relu=False)) if shape.relu else (shape,)
-    return _faster(own, run, ways, name, x)
+    return _faster(own, run, ways, name if then is None else f"{name}, then {then.__name__}", x)
 
 
 def data_gradient(own: Callable, grad: Any, kernel: Any, image: tuple, *geometry: Any) -> Any:

@@ -18,6 +18,7 @@ from dlgpu.backend.precision import tf32_allowed
 FILE = "tensor_convolution.cu"
 DEEP = {  # which factors lie in shared memory with the values of a row or column of sums together
     "tensor_convolution_forward": (True, False),
+    "tensor_convolution_pooled": (True, False),
     "tensor_convolution_data": (True, True),
     "tensor_convolution_weights": (False, False),
 }

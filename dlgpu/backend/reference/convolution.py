@@ -9,6 +9,9 @@ The batch goes through in blocks, so that what is made of a block is still in ca
 from dlgpu.backend import windows
 from dlgpu.backend.dispatch import array_namespace, kernel
 from dlgpu.backend.reference.activation import FROM_INPUT, activation_backward, bias_activation
+from dlgpu.backend.reference.pooling import max_pool, max_pool_scatter
+
+POOLING = (2, 2), (2, 2), ((0, 0), (0, 0))  # window, strides and padding of what may follow in the same pass
 
 
 @kernel
@@ -40,6 +43,41 @@ def convolution(x, kernel, bias, name, strides, padding, dilation, groups):
         if activated is not z:
             output[block] = activated
     return output, saved
+
+
+@kernel(composed=True)
+def convolution_pooled(x, kernel, bias, name, strides, padding, dilation, groups):
+    """The largest value of `convolution` in each window of 2 x 2, as in `max_pool`.
+
+    Args:
+        x, kernel, bias, name: as for `convolution`, whose output must be 2 x 2 at least.
+    Returns:
+        values (batch, output height // 2, output width // 2, filters); what the backward needs of the activation, as in
+        `bias_activation`, for all that is pooled or for these values alone; and their indices, as in `max_pool`.
+    """
+    return pooled(*convolution(x, kernel, bias, name, strides, padding, dilation, groups))
+
+
+def pooled(output, saved):
+    """What `convolution_pooled` returns, of what `convolution` does."""
+    values, indices = max_pool(output, *POOLING)
+    return values, saved, indices
+
+
+def convolution_pooled_backward(grad, x, kernel, saved, indices, name, needed, strides, padding, dilation, groups):
+    """The gradients of `convolution_pooled` by x, kernel and bias, by other kernels.
+
+    Args:
+        grad: (batch, output height // 2, output width // 2, filters).
+        x, kernel, saved, indices, name: as given to and returned by `convolution_pooled`.
+        needed: three booleans; a gradient that is not needed is None.
+    """
+    geometry = strides, padding, dilation, groups
+    size = windows.output_size(x.shape[1:3], kernel.shape[:2], strides, padding, dilation)
+    if saved.shape == indices.shape:
+        grad, name = activation_backward(grad, saved, name), "linear"
+    grad = max_pool_scatter(grad, indices, size, *POOLING)
+    return convolution_backward(grad, x, kernel, grad if name == "linear" else saved, name, needed, *geometry)
 
 
 @kernel

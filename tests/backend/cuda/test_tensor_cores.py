@@ -14,6 +14,7 @@ from dlgpu.backend.devices import Device
 from dlgpu.backend.dispatch import registry
 from dlgpu.training.settings import Settings
 from tests.backend.column import agree, on_device
+from tests.backend.cuda.test_convolution import operands, pooled
 from tests.backend.rows.convolution import *
 from tests.backend.rows.convolution import NONE, check
 
@@ -106,6 +107,28 @@ def test_no_bit_depends_on_the_tile(monkeypatch):
         monkeypatch.setattr(tensor_cores, "tiles_for", lambda *sizes, tile=tile: [tile])
         found.append([array.tobytes() for array in on_device(all_three, x, kernel, grad, PADDED)])
     assert all(f == found[0] for f in found)
+
+
+@pytest.mark.parametrize(("tile", "dtype", "channels"), CASES, ids=str)
+def test_every_tile_pools_in_one_pass_to_the_bits_of_two(tile, dtype, channels, monkeypatch, used):
+    monkeypatch.setattr(tensor_cores, "tiles_for", lambda *sizes: [tile])
+    numbers, geometry = np.random.default_rng(0), (*PADDED[:3], 1)
+    pooled(*operands(numbers, (3, 19, 10, channels), (3, 2), 72 if channels == 16 else 7, 1, dtype), "linear", geometry)
+    assert used == ["tensor_convolution_pooled", "tensor_convolution_forward"]
+
+
+def test_pooled_of_all_geometries_on_tensor_cores(rng):
+    for image, groups, geometry in [
+        ((0, 4, 4, 4), 1, ((1, 1), NONE, (1, 1), 1)),
+        ((1, 3, 4, 4), 1, ((1, 1), NONE, (1, 1), 1)),
+        ((3, 15, 19, 6), 2, ((3, 2), ((2, 5), (4, 1)), (2, 1), 2)),
+    ]:
+        pooled(*operands(rng, image, (2, 3), 34, groups), "silu", geometry)
+    x, kernel, _ = operands(rng, (2, 9, 9, 3), (1, 1))
+    x[0, 2, 3, 1], x[1, 4:6, 4:6, 0], x[1, 0, 0, 0] = np.nan, np.nan, np.inf
+    values, _, _ = pooled(x, kernel, None)
+    assert np.isnan(values[0, 1, 1]).all()
+    assert np.isnan(values[1, 2, 2]).all()
 
 
 def test_float32_is_rounded_to_tf32_and_summed_in_float32(used):
@@ -279,4 +302,4 @@ def test_the_stages_take_the_shared_memory_that_is_asked_for(tile, dtype):
     out = np.zeros(4, np.int32)
     with dlgpu.device("emulator"):
         Source(text, "sizes.cu").launch("stage_sizes", 1, 1, (out,), dtype=dtype)
-    assert [*out] == [*(tile.shared(*deep) for deep in tensor_cores.DEEP.values()), tile.threads]
+    assert [*out] == [*(tile.shared(*deep) for deep in dict.fromkeys(tensor_cores.DEEP.values())), tile.threads]
