@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dlgpu.backend.devices import device_of
+from dlgpu.backend.reference.update import collect
 from dlgpu.tensor import Tensor, beside
 
 ALIGNMENT = 256  # bytes; what vector loads and all-reduce like
@@ -95,7 +96,7 @@ class FlatParameters:
     def set_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         """Copy each parameter's gradient to its place; None counts as zero."""
         arrays = [None if g is None else beside(g, view) for g, view in zip(gradients, self.gradient_views)]
-        device_of(self.gradients).fill(self.gradient_views, arrays)
+        collect(self.gradients, self.gradient_views, arrays)
 
 
 def flatten(parameters: Sequence[Parameter], held: Sequence[FlatParameters] = ()) -> list[FlatParameters]:

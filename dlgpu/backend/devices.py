@@ -71,13 +71,6 @@ class Device:
         with self.array_namespace.cuda.Device(self.index):
             return self.array_namespace.empty(shape, dtype)
 
-    def fill(self, targets: Sequence, arrays: Sequence) -> None:
-        """Copy each array, or 0 for None, to its target, a contiguous array of its shape on this device."""
-        if not self.on_host:
-            return importlib.import_module("dlgpu.backend.cuda.copies").fill(targets, arrays)
-        for target, array in zip(targets, arrays):
-            np.copyto(target, 0 if array is None else array)  # which a recording notes
-
     def sender(self) -> Callable[[Sequence, Sequence], list]:
         """A function that moves batches here, for a run of many: of a list of arrays and one of dtypes (or None).
 

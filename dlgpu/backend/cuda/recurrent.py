@@ -6,10 +6,11 @@ come before the sequence, those for the weights' gradients after it.
 """
 
 from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty
-from dlgpu.backend.cuda.linear import column_sums, matmul
+from dlgpu.backend.cuda.linear import matmul, product, product_and_sums
 from dlgpu.backend.cuda.persistence import is_large, layout, tiles
 from dlgpu.backend.cuda.source import multiprocessors, shared_limit, source
 from dlgpu.backend.cuda.tensor_cores import suits
+from dlgpu.backend.cuda.update import collect
 from dlgpu.backend.devices import device_of
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import recurrent as reference
@@ -29,13 +30,14 @@ def simple_rnn(x, kernel, recurrent_kernel, bias, hidden, mask):
 @reference.simple_rnn_backward.on("cuda")
 def simple_rnn_backward(kernel, recurrent_kernel, saved, grads, wanted):
     inputs, states, mask = saved
-    weights, grad_z, grad_h = contiguous(recurrent_kernel), empty(states, states[:, 1:].shape), _final(grads[1], states)
+    weights, grad_z = contiguous(recurrent_kernel), empty(states, states[:, 1:].shape)
+    (grad_h,) = _final(grads[1:], states)
     args = states, mask, contiguous(grads[0]), grad_h, grad_z
     if not _persists("simple_rnn_gradient", (weights, *args), states):
-        product, by_z = None, empty(states, grad_h.shape)
+        arrived, by_z = None, empty(states, grad_h.shape)
         for t in reversed(range(-1, states.shape[1] - 1)):
-            _step("simple_rnn_step_gradient", (product, *args, by_z, t), states)
-            product = matmul(by_z, weights.T)
+            _step("simple_rnn_step_gradient", (arrived, *args, by_z, t), states)
+            arrived = matmul(by_z, weights.T)
     return *_by_inputs(inputs, grad_z, kernel, wanted, states[:, :-1]), grad_h
 
 
@@ -55,13 +57,13 @@ def lstm(x, kernel, recurrent_kernel, bias, hidden, cell, mask):
 def lstm_backward(kernel, recurrent_kernel, saved, grads, wanted):
     inputs, gates, states, cells, mask = saved
     weights, grad_z = contiguous(recurrent_kernel), empty(gates, gates.shape)
-    grad_h, grad_c = _final(grads[1], states), _final(grads[2], states)
+    grad_h, grad_c = _final(grads[1:], states)
     args = gates, cells, mask, contiguous(grads[0]), grad_h, grad_c, grad_z
     if not _persists("lstm_gradient", (weights, *args), states, parts=4):
-        product, by_z = None, empty(gates, (len(gates), gates.shape[2]))
+        arrived, by_z = None, empty(gates, (len(gates), gates.shape[2]))
         for t in reversed(range(-1, gates.shape[1])):
-            _step("lstm_step_gradient", (product, *args, by_z, t), states)
-            product = matmul(by_z, weights.T)
+            _step("lstm_step_gradient", (arrived, *args, by_z, t), states)
+            arrived = matmul(by_z, weights.T)
     return *_by_inputs(inputs, grad_z, kernel, wanted, states[:, :-1]), grad_h, grad_c
 
 
@@ -87,25 +89,25 @@ def gru(x, kernel, recurrent_kernel, bias, hidden, mask, reset_after):
 def gru_backward(kernel, recurrent_kernel, saved, grads, wanted, reset_after):
     inputs, gates, states, inner, mask = saved
     units, before, weights = states.shape[2], states[:, :-1], contiguous(recurrent_kernel)
-    grad_z, grad_inner, grad_h = empty(gates, gates.shape), empty(inner, inner.shape), _final(grads[1], states)
+    grad_z, grad_inner, (grad_h,) = empty(gates, gates.shape), empty(inner, inner.shape), _final(grads[1:], states)
     args = gates, inner, states, mask, contiguous(grads[0]), grad_h, grad_z, grad_inner
     if not _persists("gru_gradient", (weights, *args, reset_after), states, parts=3):
         weights, by_reset = _phases(weights, reset_after)
-        product, by_z, by_inner = None, empty(gates, (len(gates), weights.shape[1])), empty(states, grad_h.shape)
+        arrived, by_z, by_inner = None, empty(gates, (len(gates), weights.shape[1])), empty(states, grad_h.shape)
         for t in reversed(range(-1, gates.shape[1])):
             common = *args, by_z, by_inner, reset_after, t
-            _step("gru_step_gradient", (product, None, *common), states)
+            _step("gru_step_gradient", (arrived, None, *common), states)
             if t >= 0 and not reset_after:
                 _step("gru_step_gradient", (None, matmul(by_inner, by_reset.T), *common), states)
-            product = matmul(by_z, weights.T)
+            arrived = matmul(by_z, weights.T)
     xp = array_namespace(gates)
     by_x, by_kernel, by_sigmoids, by_bias = _by_inputs(inputs, grad_z, kernel, wanted, before, 2 * units)
     if not wanted[1]:
         return by_x, None, None, None, grad_h
-    by_candidate = _over_time(before if reset_after else inner, grad_inner)
+    by_candidate, by_state_bias = _sums_over_time(before if reset_after else inner, grad_inner)
     by_recurrent = xp.concatenate([by_sigmoids, by_candidate], 1)
     if reset_after:  # beside the state the bias of z and r is the same, that of g is inside
-        by_bias = xp.stack([by_bias, xp.concatenate([by_bias[: 2 * units], _column_sums(grad_inner)])])
+        by_bias = xp.stack([by_bias, xp.concatenate([by_bias[: 2 * units], by_state_bias])])
     return by_x, by_kernel, by_recurrent, by_bias, grad_h
 
 
@@ -115,10 +117,8 @@ def _driven(x, kernel, bias, mask):
     if mask is not None:
         mask = contiguous(mask)
         x = xp.where(mask[:, :, None], x, xp.zeros((), x.dtype))
-    driven = matmul(_rows(x), kernel)
-    if bias is not None:
-        driven += bias
-    return x, mask, contiguous(driven).reshape(*x.shape[:2], kernel.shape[1])
+    driven = product(_rows(x), kernel, bias)[0]
+    return x, mask, driven.reshape(*x.shape[:2], kernel.shape[1])
 
 
 def _states(first, like, units):
@@ -129,10 +129,11 @@ def _states(first, like, units):
     return states
 
 
-def _final(grad, states):
-    """The gradient of a final state, zeros for None, in memory of its own."""
-    xp = array_namespace(states)
-    return xp.zeros(states[:, 0].shape, states.dtype) if grad is None else xp.array(grad, order="C")
+def _final(grads, states):
+    """The gradients of final states, zeros for None, in memory of their own."""
+    made = [empty(states, states[:, 0].shape) for _ in grads]
+    collect(states, made, grads)
+    return made
 
 
 def _phases(weights, reset_after):
@@ -212,7 +213,8 @@ def _by_inputs(inputs, grad_z, kernel, wanted, before, columns=None):
     by_x = matmul(_rows(grad_z), kernel.T).reshape(inputs.shape) if wanted[0] else None
     if not wanted[1]:
         return by_x, None, None, None
-    return by_x, _over_time(inputs, grad_z), _over_time(before, grad_z[..., :columns]), _column_sums(grad_z)
+    by_kernel, by_bias = _sums_over_time(inputs, grad_z)
+    return by_x, by_kernel, _over_time(before, grad_z[..., :columns]), by_bias
 
 
 def _over_time(values, grad_z):
@@ -220,8 +222,9 @@ def _over_time(values, grad_z):
     return matmul(_rows(values).T, _rows(grad_z))
 
 
-def _column_sums(grad_z):
-    return column_sums(_rows(grad_z))
+def _sums_over_time(values, grad_z):
+    """That, and the sums of grad_z alone."""
+    return product_and_sums(_rows(values).T, _rows(grad_z))
 
 
 def _rows(steps):

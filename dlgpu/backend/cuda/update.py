@@ -13,6 +13,18 @@ from dlgpu.backend.reference import update as reference
 
 FEW_BLOCKS = 1024  # they fill a GPU, and what each block does first is done as few times
 PARTS = 32  # blocks that share a segment
+AT_ONCE = 6  # arrays that are collected by a launch
+
+
+@reference.collect.on("cuda")
+def collect(flat, targets, arrays):
+    for first in range(0, len(targets), AT_ONCE):
+        to, given = targets[first : first + AT_ONCE], arrays[first : first + AT_ONCE]
+        none = [None] * (AT_ONCE - len(to))
+        made = [None if a is None else contiguous(a.astype(flat.dtype, copy=False)) for a in given]
+        sizes = [*(t.size for t in to), *[0] * len(none)]
+        grid, args = (blocks_for(max(sizes)), len(to)), (*to, *none, *made, *none, *sizes)
+        source("update.cu").launch("collect_six", grid, BLOCK, args, dtype=flat.dtype)
 
 
 @reference.sgd_step.on("cuda")

@@ -20,6 +20,19 @@ from dlgpu.backend.dispatch import array_namespace, kernel
 MOMENTUM_DECAY = 0.96  # of Nadam's momentum schedule
 
 
+@kernel(narrow="kept", composed=True)
+def collect(flat, targets, arrays):
+    """Copy each array to its target; None stands for zeros.
+
+    Args:
+        flat: an array on their device and of the targets' dtype, such as the buffer in which they lie.
+        targets: contiguous arrays.
+        arrays: of the targets' shapes.
+    """
+    for target, array in zip(targets, arrays):
+        array_namespace(target).copyto(target, 0 if array is None else array)  # which a recording notes
+
+
 @kernel
 def sgd_step(values, gradients, velocity, scalars, decay, momentum, nesterov):
     """values += -learning_rate gradients, or with a velocity (None without momentum)

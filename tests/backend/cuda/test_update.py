@@ -6,14 +6,18 @@ import pytest
 import dlgpu
 from dlgpu import optimizers
 from dlgpu.backend.cuda.source import Source, source
+from dlgpu.backend.cuda.update import AT_ONCE
 from dlgpu.parameters import Parameter, flatten
-from tests.backend.column import on_device
+from tests.backend.column import agree, on_device
+from tests.backend.comparison import FLOATS
 from tests.backend.rows.update import *
 from tests.backend.rows.update import (
     test_each_segment_is_clipped_by_its_own_norm_and_the_gaps_stay,
     test_other_dtypes,
     values,
 )
+
+SHAPES = [(3, 5), (), (0, 4), (70001,), (33, 7), (1, 1), (1025,), (1, 31), (32,), (33,)]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -75,3 +79,14 @@ def test_launches_that_were_recorded_once_can_be_replayed(make, launches, rng, m
         for a, b in zip(trained(replay=True), trained(replay=False)):
             np.testing.assert_array_equal(a, b)
     assert len(taken) == launches
+
+
+@pytest.mark.parametrize("count", [1, AT_ONCE, len(SHAPES)])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_each_gradient_comes_to_its_place_and_what_is_missing_is_zero(count, dtype, rng):
+    given = [values(rng, shape, dtype) for shape in SHAPES[:count]]
+    given[-1] = None
+    if count > 1:
+        given[0] = rng.standard_normal((5, 3)).astype("d").T  # neither contiguous nor of the dtype
+        given[4].flat[:3] = np.array([np.nan, 3e4, 1e-7], dtype)
+    agree("collect", np.zeros(1, dtype), tuple(np.full(shape, 7, dtype) for shape in SHAPES[:count]), tuple(given))
