@@ -51,14 +51,13 @@ class Kernel:
             implementation = self.columns.get(column_of(args[0]), self.reference)
         if self.composed and implementation is self.reference:
             return implementation(*args, **kwargs)
-        own_calls = implementation is self.columns.get("cpu")
         if getattr(args[0], "itemsize", 0) == 2 and self._widens(args[0], implementation):
-            implementation = in_float32(implementation, args[0].dtype, self.narrow == "first result")
-            own_calls = False
+            # the kernel itself, so that a recording notes the copies and what a column does in between
+            return in_float32(self, args[0].dtype, self.narrow == "first result")(*args, **kwargs)
         recording = active()
         if recording is None:
             return implementation(*args, **kwargs)
-        return kernel_results(recording, implementation, own_calls, args, kwargs)
+        return kernel_results(recording, implementation, implementation is self.columns.get("cpu"), args, kwargs)
 
     def _widens(self, array: Any, implementation: Callable) -> bool:
         if not is_narrow(array) or implementation is self.columns.get("cuda"):

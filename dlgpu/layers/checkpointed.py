@@ -129,6 +129,7 @@ class _Run:
             return node in known
 
         pairs = [(o.edge, g) for o, g in zip([*leaves(outputs), *penalties], gradients) if o.edge and g is not None]
+        del outputs, penalties  # which the walk back need not hold
         kept = autograd.gradients([edge for edge, _ in pairs], [g for _, g in pairs], wanted, again, once=not again)
         return [kept[node][0] if node in kept else None for node in inputs]
 

@@ -1,6 +1,7 @@
 """The step: everything that is done with one batch. The one place that runs forward, loss, backward and update."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -125,8 +126,10 @@ class Step:
         if not loss.requires_grad:
             raise ValueError("the loss does not depend on any trainable weight: is every layer frozen?")
         scaled = self.optimizer.scale_loss(loss)
+        weights = [w for flat in self.flats for w in flat.parameters]
+        found = iter(pull_back([scaled], [self._one(scaled)], weights, once=True))
         for flat in self.flats:
-            flat.set_gradients(pull_back([scaled], [self._one(scaled)], flat.parameters, once=len(self.flats) == 1))
+            flat.set_gradients([*islice(found, len(flat.parameters))])
         self._count(y, outputs, sample_weight, loss, samples)
         self.optimizer.change()  # last, so that where memory runs out before no weight has changed
 

@@ -1,5 +1,6 @@
 import copy
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -336,3 +337,25 @@ def test_sixty_four_layers_in_eight_blocks_keep_activations_for_sixteen():
     plain, blocks = peak([eight() for _ in range(8)]), peak([dlgpu.checkpointed(eight()) for _ in range(8)])
     assert plain > 64 * one
     assert blocks < 28 * one  # those between the blocks and those in one, and what a layer's own backward pass makes
+
+
+def test_while_a_block_is_walked_back_its_second_output_is_not_held():
+    outputs, held = [], []
+
+    @dlgpu.custom_vjp
+    def doubled(x):
+        return x * 2
+
+    @doubled.defvjp
+    def doubled_vjp(grad, output, x):
+        held.append(outputs[-1]() is not None)
+        return grad * 2
+
+    class Block(layers.Layer):
+        def call(self, inputs):
+            made = doubled(inputs) + 1
+            outputs.append(weakref.ref(made))
+            return made
+
+    ops.sum(dlgpu.checkpointed(Block())(dlgpu.Tensor(X, requires_grad=True))).backward()
+    assert held == [False]

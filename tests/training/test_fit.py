@@ -15,6 +15,7 @@ from dlgpu.data import Batch
 from dlgpu.layers import LSTM, BatchNormalization, Dense, Dropout, Embedding, Flatten
 from dlgpu.models import Input, Model, Sequential
 from dlgpu.optimizers import SGD, Adam
+from dlgpu.training import step
 
 
 def classifier(units=8, **compiled):
@@ -666,3 +667,12 @@ def test_a_model_with_steps_of_its_own_is_trained_and_evaluated_by_them(separabl
     assert history.history["val_mine"] == [5.0] * 5
     assert model.optimizer.iterations == 15
     assert model.evaluate(*separable, verbose=0) == 5.0
+
+
+def test_weights_of_two_dtypes_get_their_gradients_from_one_walk_back(monkeypatch):
+    walks, pull_back = [], step.pull_back
+    monkeypatch.setattr(step, "pull_back", lambda *args, **kwargs: walks.append(kwargs) or pull_back(*args, **kwargs))
+    model = Sequential([Dense(4, dtype="float64"), Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.train_on_batch(np.ones((8, 3)), np.zeros((8, 1)))
+    assert walks == [{"once": True}]
