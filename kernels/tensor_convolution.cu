@@ -38,12 +38,12 @@ __device__ void gather(
     constexpr int LEFT_WORDS = DEPTH / LEFT, RIGHT_WORDS = (BACK ? DEPTH : tile.columns) / RIGHT;
     __shared__ Place places[tile.rows];
     for (int i = threadIdx.x; i < tile.rows; i += THREADS) {
-        long long pixel = (first_row + i) / (POOLED ? WINDOW : 1), line = pixel / across.results;
+        long long row = first_row + i, pixel = POOLED ? row / WINDOW : row, line = pixel / across.results;
         int y = (int)(line % down.results), x = (int)(pixel % across.results);
         if (POOLED) y = 2 * y + i / 2 % 2, x = 2 * x + i % 2;
         y = y * down.scale + down.offset, x = x * across.scale + across.offset;
         long long at = ((line / down.results * down.length + y) * across.length + x) * groups * depth + group * depth;
-        places[i] = pixel < pixels ? Place{at, y, x} : Place{0, NOWHERE, NOWHERE};
+        places[i] = row < pixels ? Place{at, y, x} : Place{0, NOWHERE, NOWHERE};
     }
     __syncthreads();
     const int total = down.taps * across.taps * depth;

@@ -146,7 +146,6 @@ class Conv2D(Convolution):
             and type(following) is MaxPooling2D
             and (following.pool_size, following.strides, following.padding) == ((2, 2), (2, 2), "valid")
             and fused_name(self.activation) is not None
-            and self.built
             and following.built
             and self.compute_dtype == following.compute_dtype
             and self.activity_regularizer is None

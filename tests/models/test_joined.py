@@ -162,6 +162,13 @@ def test_what_is_changed_after_the_model_was_built_counts(joined):
     assert joined == [("conv", "pool")]
 
 
+def test_layers_that_are_not_built_are_built_one_by_one(joined):
+    model = Sequential([conv(), pool()])
+    assert model.call(Tensor(X)).shape == (8, 2, 3, 4)
+    assert joined == []
+    assert [layer.built for layer in model.layers] == [True, True]
+
+
 def graph(use, taken=lambda h: h):
     """A functional model of a convolution and max-pooling; `use` makes its outputs of both."""
     inputs = Input((7, 8, 3))
@@ -223,6 +230,7 @@ def test_a_convolution_that_is_used_twice_is_joined_by_its_uses(joined):
 def test_arguments_of_a_call_keep_layers_apart(joined):
     inputs = Input((7, 8, 3))
     Model(inputs, pool()(conv()(inputs), training=True))(X)
+    Model(inputs, pool()(conv()(inputs, training=True)))(X)
     assert joined == []
 
 

@@ -74,7 +74,7 @@ def convolution_pooled_backward(grad, x, kernel, saved, indices, name, needed, s
     """
     geometry = strides, padding, dilation, groups
     size = windows.output_size(x.shape[1:3], kernel.shape[:2], strides, padding, dilation)
-    if saved.shape == indices.shape:
+    if name != "linear" and saved.shape == indices.shape:
         grad, name = activation_backward(grad, saved, name), "linear"
     grad = max_pool_scatter(grad, indices, size, *POOLING)
     return convolution_backward(grad, x, kernel, grad if name == "linear" else saved, name, needed, *geometry)

@@ -6,6 +6,11 @@ import pytest
 from dlgpu.backend.cpu import convolution
 from dlgpu.backend.cpu.tile import ROWS
 from dlgpu.backend.dispatch import registry
+from dlgpu.backend.recorder import Recording
+from dlgpu.backend.traced import traced
+from dlgpu.ops.convolution import conv2d, conv2d_max_pool
+from dlgpu.ops.differentiation import fresh, pull_back
+from dlgpu.ops.pooling import max_pool
 from tests.backend.column import agree
 from tests.backend.rows.convolution import *
 from tests.backend.rows.convolution import NONE, check
@@ -51,3 +56,21 @@ def test_the_same_bits_however_many_threads_share_the_work(rng, monkeypatch):
     for threads in (1, 3):
         monkeypatch.setattr(convolution, "THREADS", threads)
         assert run() == found
+
+
+@pytest.mark.parametrize("name", ["linear", "relu", "gelu"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_pooling_after_it_is_what_it_is_by_itself(name, dtype, rng):
+    """A recorded step has the very same calls, forward and backward."""
+    arrays = [rng.standard_normal(s).astype(dtype) for s in ((2, 9, 8, 3), (3, 3, 3, 5), (5,), (2, 3, 3, 5))]
+
+    def noted(function):
+        recording = Recording()
+        with recording.active():
+            *inputs, grad = map(traced, arrays)
+            inputs = list(map(fresh, inputs))
+            pull_back([function(*inputs)], [grad], inputs)
+        return [(f, [a.shape for a in args if isinstance(a, np.ndarray)]) for f, args in recording.program]
+
+    in_two = noted(lambda *inputs: max_pool(conv2d(*inputs, activation=name), 2))
+    assert noted(lambda *inputs: conv2d_max_pool(*inputs, activation=name)) == in_two

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 import dlgpu
+from dlgpu import layers
 from dlgpu.backend.cuda import geometry
+from dlgpu.backend.cuda.source import Source
 from dlgpu.backend.reference.activation import FROM_INPUT, NAMES
 from dlgpu.backend.reference.convolution import (
     POOLING,
@@ -102,8 +104,9 @@ def test_pooled_in_one_pass_gives_the_bits_of_two(name, rng):
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("name", ["linear", "relu", "silu"])
 def test_pooled_of_all_dtypes(dtype, name, rng):
-    """16 bits have ties of values that differ before they are rounded."""
-    pooled(*operands(rng, (2, 10, 12, 4), dtype=dtype), name)
+    """Among large values of 16 bits there are ties of what differs before it is rounded."""
+    x, kernel, bias = operands(rng, (2, 10, 12, 4), dtype=dtype)
+    pooled(x, kernel, bias + bias.dtype.type(1000), name)
 
 
 @pytest.mark.parametrize("geometry", [g for g in GEOMETRIES if g != {"strides": (4, 6), "dilation": (6, 4)}], ids=str)
@@ -186,3 +189,18 @@ def test_the_gradients_of_what_is_pooled_are_the_references(name, groups, rng):
             assert (f is None) == (w is None) == (not n)
             if n:
                 np.testing.assert_allclose(f, w, rtol=1e-4, atol=1e-4)
+
+
+def test_in_a_model_what_is_not_pooled_is_never_written(rng, monkeypatch):
+    launched, launch = [], Source.launch
+    monkeypatch.setattr(
+        Source, "launch", lambda code, name, *a, **k: (launched.append(name), launch(code, name, *a, **k))
+    )
+    with dlgpu.device("emulator"):
+        model = dlgpu.Sequential([layers.Conv2D(4, 3, activation="relu"), layers.MaxPooling2D()])
+        model.build((None, 7, 8, 3))
+        launched.clear()
+        model(dlgpu.Tensor(rng.standard_normal((2, 7, 8, 3)).astype("f"))).sum().backward()
+    assert launched[0] == "convolution_pooled"
+    assert [n for n in launched if "pool" in n or "forward" in n] == ["convolution_pooled", "max_pool_scatter"]
+    assert launched.index("activation_backward") < launched.index("max_pool_scatter")  # of the largest values alone

@@ -112,9 +112,11 @@ def test_no_bit_depends_on_the_tile(monkeypatch):
 @pytest.mark.parametrize(("tile", "dtype", "channels"), CASES, ids=str)
 def test_every_tile_pools_in_one_pass_to_the_bits_of_two(tile, dtype, channels, monkeypatch, used):
     monkeypatch.setattr(tensor_cores, "tiles_for", lambda *sizes: [tile])
-    numbers, geometry = np.random.default_rng(0), (*PADDED[:3], 1)
-    pooled(*operands(numbers, (3, 19, 10, channels), (3, 2), 72 if channels == 16 else 7, 1, dtype), "linear", geometry)
-    assert used == ["tensor_convolution_pooled", "tensor_convolution_forward"]
+    numbers = np.random.default_rng(0)
+    x, kernel, bias = operands(numbers, (3, 19, 10, channels), (3, 2), 72 if channels == 16 else 7, 1, dtype)
+    pooled(x, kernel, bias, "linear", PADDED)
+    pooled(np.sign(x), np.sign(kernel), None, "linear", PADDED)  # with ties
+    assert used == ["tensor_convolution_pooled", "tensor_convolution_forward"] * 2
 
 
 def test_pooled_of_all_geometries_on_tensor_cores(rng):
