@@ -37,6 +37,20 @@ def product(a, b, bias=None, activation="linear", masked=False):
         found = cublaslt.product(a, b, bias, activation, masked=masked)
         if found is not None:
             return found
+    return _product(a, b, bias, activation)
+
+
+def product_with_slope(a, b, saved, activation):
+    """a @ b of two matrices, times the activation's derivative by what its backward needs, without cuBLASLt.
+
+    Returns:
+        the product, and whether the derivative is in it: tensor cores leave it out.
+    """
+    made, whole = _product(a, b, None, "linear", activation, contiguous(saved))
+    return made, whole is not None
+
+
+def _product(a, b, bias, activation, slope="linear", saved=None):
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     stack = math.prod(lead)
     (a, a_apart, a_turned), (b, b_apart, b_turned) = (lay_out(x, lead) for x in (a, b))
@@ -45,19 +59,20 @@ def product(a, b, bias=None, activation="linear", masked=False):
     if stack == 1:
         found = tensor_product.product(a, b, (a_turned, b_turned), (*lead, rows, columns), bias, activation)
         if found is not None:
-            return found
+            return found if slope == "linear" else (found[0], None)
     out = empty(a, (*lead, rows, columns))
     z = empty(a, out.shape) if activation in FROM_INPUT else None
     each, tiles, splits = plan(rows, columns, inner, stack)
     sums = np.float64 if a.dtype == np.float64 else np.float32
     partial = empty(a, (stack * splits * rows * columns,), sums) if splits > 1 else None
     bias = contiguous(bias)
-    code, macros = source("linear.cu"), (f"EACH={each}", f"ACTIVATION={activation}")
+    code, macros = source("linear.cu"), (f"EACH={each}", f"ACTIVATION={activation}", f"SLOPE={slope}")
     sizes = rows, columns, inner, a_turned, b_turned, a_apart, b_apart, stack, splits
     grid = tiles, min(stack * splits, MAX_STACK)
-    code.launch("product", grid, (SIDE, SIDE), (a, b, bias, partial, z, out, *sizes), dtype=a.dtype, defines=macros)
+    args = a, b, bias, saved, partial, z, out, *sizes
+    code.launch("product", grid, (SIDE, SIDE), args, dtype=a.dtype, defines=macros)
     if partial is not None:
-        args = partial, bias, z, out, rows * columns, columns, splits, out.size
+        args = partial, bias, saved, z, out, rows * columns, columns, splits, out.size
         code.launch("join_splits", blocks_for(out.size), BLOCK, args, dtype=a.dtype, defines=macros)
     return out, out if z is None else z
 
