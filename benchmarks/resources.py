@@ -46,6 +46,7 @@ VALUES = {
     "INTEGER": tuple(dict.fromkeys(random.C_NAMES[f"{kind}{8 << n}"] for kind in ("int", "uint") for n in range(4))),
     "LEFT_WORD": ("4", "16"),
     "RIGHT_WORD": ("4", "16"),
+    "SLOPE": NAMES,
     "TILE": tuple(map(str, tensor_cores.TILES)),
     "WORD": tuple(graph.WORDS.values()),
 }

@@ -1,4 +1,4 @@
-// Products of matrices, with a bias and an activation in the same pass.
+// Products of matrices, with a bias and an activation in the same pass, or times an activation's slope.
 //
 // A block computes a tile of sums, 16 x 16 threads with EACH x EACH of them each, that stay in registers while it walks
 // over the inner dimension: slices of both operands go through shared memory, where each value is read by 16 threads.
@@ -10,16 +10,22 @@
 #ifndef EACH
 #define EACH 4
 #endif
+#ifndef SLOPE  // of the activation whose gradient the product is
+#define SLOPE linear
+#endif
+#define JOIN(a, b) a##b
+#define SLOPE_OF(name) JOIN(name, _slope)
 constexpr int SIDE = 16, TILE = SIDE * EACH, DEPTH = 16;
 
 // Threads that follow each other write rows of this length; one more, so that a column is in different banks.
 using Slice = A[DEPTH][TILE + 1];
 
-// What follows the sum: z = sum + bias is kept where the activation's slope needs it.
-__device__ inline void finish(A sum, const T* bias, T* z, T* out, long long at, long long column) {
+// What follows the sum: z = sum + bias is kept where the activation's slope needs it. `saved` is what was kept for SLOPE.
+__device__ inline void finish(
+    A sum, const T* bias, const T* saved, T* z, T* out, long long at, long long column) {
     if (bias) sum += A(bias[column]);
     if (z) z[at] = T(sum);
-    out[at] = T(activations::ACTIVATION(sum));
+    out[at] = T(activations::ACTIVATION(sum) * activations::SLOPE_OF(SLOPE)(saved ? A(saved[at]) : A(0)));
 }
 
 // slice[k][i] = x[first + i, start + k], zeros beyond `size` and `stop`. `turned`: x lies with its rows side by side.
@@ -36,14 +42,16 @@ __device__ inline void load(
     }
 }
 
-// out = activation(a @ b + bias) of each matrix in a stack, or with several `splits` of the inner dimension partial sums.
+// out = activation(a @ b + bias) of each matrix in a stack, or with several `splits` of the inner dimension partial sums;
+// with `saved` (stack, rows, columns) times the SLOPE there.
 //
 // a: (rows, inner), or with a_turned (inner, rows); b: (inner, columns), or with b_turned (columns, inner). The next
 // matrix is a_apart and b_apart values on, 0 where all have the same. partial: (stack, splits, rows, columns).
 // column_sums: of b (inner, columns), where it is asked for; of a single matrix. Its parts lie behind those of the product.
 extern "C" __global__ void __launch_bounds__(256) product(
-    const T* a, const T* b, const T* bias, A* partial, T* z, T* out, T* column_sums, long long rows, long long columns, long long inner,
-    bool a_turned, bool b_turned, long long a_apart, long long b_apart, long long stack, int splits) {
+    const T* a, const T* b, const T* bias, const T* saved, A* partial, T* z, T* out, T* column_sums, long long rows,
+    long long columns, long long inner, bool a_turned, bool b_turned, long long a_apart, long long b_apart,
+    long long stack, int splits) {
     __shared__ Slice left, right;
     long long across = (columns + TILE - 1) / TILE, values = rows * columns;
     long long row = blockIdx.x / across * TILE, column = blockIdx.x % across * TILE;
@@ -85,7 +93,7 @@ extern "C" __global__ void __launch_bounds__(256) product(
                 if (r >= rows || c >= columns) continue;
                 long long at = item * values + r * columns + c;
                 if (partial) partial[at] = sums[i][j];
-                else finish(sums[i][j], bias, z, out, at, c);
+                else finish(sums[i][j], bias, saved, z, out, at, c);
             }
         }
         if (!sum_columns) continue;
@@ -101,8 +109,8 @@ extern "C" __global__ void __launch_bounds__(256) product(
 
 // The sums of all parts, always in the same order.
 extern "C" __global__ void join_splits(
-    const A* partial, const T* bias, T* z, T* out, T* column_sums, long long values, long long columns, int splits,
-    long long size) {
+    const A* partial, const T* bias, const T* saved, T* z, T* out, T* column_sums, long long values, long long columns,
+    int splits, long long size) {
     FOR_EACH(i, size + (column_sums ? columns : 0)) {
         bool of_columns = i >= size;
         long long step = of_columns ? columns : values;
@@ -110,6 +118,6 @@ extern "C" __global__ void join_splits(
         A sum = 0;
         for (int s = 0; s < splits; s++) sum += parts[s * step];
         if (of_columns) column_sums[i - size] = T(sum);
-        else finish(sum, bias, z, out, i, i % columns);
+        else finish(sum, bias, saved, z, out, i, i % columns);
     }
 }

@@ -90,7 +90,7 @@ def dense(x: Any, kernel: Tensor, bias: Tensor | None = None, activation: Activa
         by_x = "factors" if deferred else x.requires_grad
         needed = (by_x, kernel.requires_grad, bias is not None and bias.requires_grad)
         factors = grad.factors if isinstance(grad, Product) else None
-        if factors is None or saved is None:
+        if factors is None:
             grad_rows, left = grad.array.reshape(flat), name
         else:
             grad_rows, left = kernels.dense_activation_backward(*factors, saved, name), "linear"
@@ -108,7 +108,7 @@ def dense(x: Any, kernel: Tensor, bias: Tensor | None = None, activation: Activa
 
     inputs = (x, kernel, bias)
     pull: Any = with_composite(vjp, composite, inputs)
-    pull.takes_factors = name != "linear"
+    pull.takes_factors = True
     return record(output.reshape(*lead, kernel.shape[1]), inputs, pull)
 
 

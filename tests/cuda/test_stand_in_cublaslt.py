@@ -255,7 +255,7 @@ def test_a_kink_on_the_other_side_is_not_taken_over(lt, cupy, monkeypatch):
 
 
 def test_gelus_that_differ_are_not_taken_for_each_other(lt, cupy, monkeypatch):
-    monkeypatch.setattr(lt, "_gelu_slope", lambda z: z > 0)
+    monkeypatch.setattr(lt, "_gelu_slope", lambda z: z * 0 + z.dtype.type(0.5))
     _, found, wanted = chain(cupy, "gelu_tanh")
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
     assert lt.matmuls[-1] == "DEFAULT"
@@ -267,6 +267,15 @@ def test_a_mask_that_cannot_be_read_by_the_library_is_read_by_the_kernel(lt, cup
     monkeypatch.setattr(cublaslt, "product", lambda *a, **k: None if k.get("through") else product(*a, **k))
     saved, found, wanted = chain(cupy, "relu")
     assert saved.dtype == np.uint32
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+
+
+def test_an_output_that_was_kept_for_want_of_a_plan_is_not_taken_for_a_mask(lt, cupy, monkeypatch):
+    chain(cupy, "relu")
+    product = cublaslt.product
+    monkeypatch.setattr(cublaslt, "product", lambda *a, **k: None if k.get("masked") else product(*a, **k))
+    saved, found, wanted = chain(cupy, "relu")
+    assert saved.dtype == np.float32
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
 

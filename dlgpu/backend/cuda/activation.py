@@ -11,7 +11,7 @@ import numpy as np
 
 from dlgpu.backend.cuda import cublaslt
 from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty, empty_like
-from dlgpu.backend.cuda.linear import column_sums, product, product_and_sums
+from dlgpu.backend.cuda.linear import column_sums, product, product_and_sums, product_with_slope
 from dlgpu.backend.cuda.source import source
 from dlgpu.backend.reference import activation as reference
 
@@ -92,7 +92,10 @@ def dense_backward(grad, x, kernel, saved, name, needed):
 
 @reference.dense_activation_backward.on("cuda")
 def dense_activation_backward(grad, kernel, saved, name):
-    if cublaslt.serves(grad) and _multiplies_by_slope(grad.device.id, grad.dtype.name, name):
+    if not cublaslt.serves(grad):
+        made, whole = product_with_slope(grad, kernel.T, saved, name)
+        return made if whole else activation_backward(made, saved, name)
+    if _multiplies_by_slope(grad.device.id, grad.dtype.name, name):
         found = cublaslt.product(grad, kernel.T, through=(saved, name))
         if found is not None:
             return found[0]

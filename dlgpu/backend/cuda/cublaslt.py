@@ -194,9 +194,8 @@ class Plan:
             length = bits if "RELU" in shape.epilogue else shape.columns
             self._describe(attribute.EPILOGUE_AUX_LD, length)
             self._describe(attribute.EPILOGUE_AUX_BATCH_STRIDE, shape.rows * length)
-            self._describe(
-                attribute.EPILOGUE_AUX_POINTER, shape.alignments[3]
-            )  # the choice goes by its alignment alone
+            # any address so aligned: the choice goes by that alone, and there must be one
+            self._describe(attribute.EPILOGUE_AUX_POINTER, shape.alignments[3])
         sizes = shape.rows, shape.columns, shape.inner
         self.a = self._layout(kind, sizes[2], sizes[0], shape.a_turned, shape.a_apart, shape.stack)
         self.b = self._layout(kind, sizes[1], sizes[2], shape.b_turned, shape.b_apart, shape.stack)

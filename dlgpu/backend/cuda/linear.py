@@ -28,15 +28,30 @@ def matmul(a, b):
     return product(a, b)[0]
 
 
-def product(a, b, bias=None, activation="linear", masked=False, sums=None):
+def product(a, b, bias=None, activation="linear", masked=False):
     """activation(a @ b + bias) over the last two axes, and what the activation's backward needs, as `dense` has it.
 
-    With `masked` cuBLASLt keeps a mask of relu. The sums over b's rows are written to `sums`, of single matrices.
+    With `masked` cuBLASLt keeps a mask of relu.
     """
-    if sums is None and cublaslt.serves(a) and (masked or cublaslt.fuses(a, b.shape[-1], activation)):
+    if cublaslt.serves(a) and (masked or cublaslt.fuses(a, b.shape[-1], activation)):
         found = cublaslt.product(a, b, bias, activation, masked=masked)
         if found is not None:
             return found
+    return _product(a, b, bias, activation)
+
+
+def product_with_slope(a, b, saved, activation):
+    """a @ b of two matrices, times the activation's derivative by what its backward needs, without cuBLASLt.
+
+    Returns:
+        the product, and whether the derivative is in it: tensor cores leave it out.
+    """
+    made, whole = _product(a, b, slope=activation, saved=contiguous(saved))
+    return made, whole is not None
+
+
+def _product(a, b, bias=None, activation="linear", slope="linear", saved=None, sums=None):
+    """As `product`, by dlgpu's kernels. The sums over b's rows are written to `sums`, of single matrices."""
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     stack = math.prod(lead)
     (a, a_apart, a_turned), (b, b_apart, b_turned) = (lay_out(x, lead) for x in (a, b))
@@ -45,21 +60,20 @@ def product(a, b, bias=None, activation="linear", masked=False, sums=None):
     if stack == 1:
         found = tensor_product.product(a, b, (a_turned, b_turned), (*lead, rows, columns), bias, activation, sums)
         if found is not None:
-            return found
+            return found if slope == "linear" else (found[0], None)
     out = empty(a, (*lead, rows, columns))
     z = empty(a, out.shape) if activation in FROM_INPUT else None
     each, tiles, splits = plan(rows, columns, inner, stack)
     size = splits * columns * (stack * rows + (sums is not None))
     partial = empty(a, (size,), "float64" if a.dtype == "float64" else "float32") if splits > 1 else None
     bias = contiguous(bias)
-    code, macros = source("linear.cu"), (f"EACH={each}", f"ACTIVATION={activation}")
+    code, macros = source("linear.cu"), (f"EACH={each}", f"ACTIVATION={activation}", f"SLOPE={slope}")
     sizes = rows, columns, inner, a_turned, b_turned, a_apart, b_apart, stack, splits
     grid = tiles, min(stack * splits, MAX_STACK)
-    code.launch(
-        "product", grid, (SIDE, SIDE), (a, b, bias, partial, z, out, sums, *sizes), dtype=a.dtype, defines=macros
-    )
+    args = a, b, bias, saved, partial, z, out, sums, *sizes
+    code.launch("product", grid, (SIDE, SIDE), args, dtype=a.dtype, defines=macros)
     if partial is not None:
-        args = partial, bias, z, out, sums, rows * columns, columns, splits, out.size
+        args = partial, bias, saved, z, out, sums, rows * columns, columns, splits, out.size
         code.launch("join_splits", blocks_for(out.size + columns), BLOCK, args, dtype=a.dtype, defines=macros)
     return out, out if z is None else z
 
@@ -69,10 +83,10 @@ def product_and_sums(a, b):
     found = cublaslt.product(a, b, sums=True)
     if found is not None:
         return found
-    if not len(a):  # and no block that could add them up
+    if cublaslt.serves(a) or not len(a):  # where no block could add them up
         return product(a, b)[0], column_sums(b)
     sums = empty(b, b.shape[1:])
-    return product(a, b, sums=sums)[0], sums
+    return _product(a, b, sums=sums)[0], sums
 
 
 def column_sums(x):

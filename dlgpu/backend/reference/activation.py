@@ -94,7 +94,7 @@ def dense_activation_backward(grad, kernel, saved, name):
     Args:
         grad: (rows, next units), the other layer's dz.
         kernel: (units, next units), the other layer's.
-        saved, name: as given to and returned by `dense`.
+        saved, name: as given to and returned by `dense`; None will do for "linear".
     Returns:
         (rows, units).
     """

@@ -5,6 +5,7 @@ import pytest
 
 import dlgpu
 from dlgpu.backend.cuda import activation, geometry
+from dlgpu.backend.cuda.source import Source
 from dlgpu.backend.reference.activation import bias_activation, dense_backward
 from dlgpu.backend.reference.linear import matmul
 from tests.backend.column import agree
@@ -46,6 +47,28 @@ def test_the_gradient_through_two_layers(sizes, name, rng):
     rows, _, following = sizes
     grad, kernel, saved = (rng.standard_normal(s).astype("f") for s in ((rows, following), sizes[1:], sizes[:2]))
     agree("dense_activation_backward", grad, kernel, saved, name, size=max(1, following))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["relu", "gelu_tanh"])
+def test_the_gradient_through_two_layers_in_other_dtypes(name, dtype, rng):
+    for sizes in [(5, 7, 3), (17, 16, 600), (33, 40, 9)]:
+        shapes = (sizes[0], sizes[2]), sizes[1:], sizes[:2]
+        agree("dense_activation_backward", *(rng.standard_normal(s).astype(dtype) for s in shapes), name, size=sizes[2])
+
+
+def test_the_gradient_through_two_layers_keeps_nan_and_takes_matrices_that_are_not_contiguous(rng):
+    grad, kernel, saved = (rng.standard_normal(s).astype("f")[::2, ::2] for s in ((10, 6), (14, 6), (10, 14)))
+    grad[1, 1] = saved[3, 2] = np.nan
+    agree("dense_activation_backward", grad, kernel, saved, "relu", size=3)
+
+
+def test_the_gradient_through_two_layers_is_one_launch(rng, monkeypatch):
+    names, launch = [], Source.launch
+    monkeypatch.setattr(Source, "launch", lambda code, name, *a, **k: names.append(name) or launch(code, name, *a, **k))
+    grad, kernel, saved = (rng.standard_normal(s).astype("f") for s in ((4, 3), (5, 3), (4, 5)))
+    agree("dense_activation_backward", grad, kernel, saved, "tanh", size=3)
+    assert names == ["product"]
 
 
 def test_factors_are_those_of_the_gradient_by_x(rng):

@@ -177,8 +177,10 @@ def _check(desc, *layouts):
             raise cuBLASLtError(15)
         if desc.get("EPILOGUE_AUX_POINTER", 0) % 16 or not desc.get("EPILOGUE_AUX_POINTER"):
             raise cuBLASLtError(7)
-        if epilogue.name.startswith("D") and inner == 1:
-            raise cuBLASLtError(15)
+        if epilogue in (Epilogue.DRELU, Epilogue.DGELU) and inner == 1:
+            raise AssertionError(
+                "the gradient of an activation is asked for of single terms, which nvmath-python refuses"
+            )
     return rows, columns, inner
 
 
