@@ -134,6 +134,11 @@ _LISTED = [
         "one more turn, of rows that are none",
     ),
     (
+        "softmax.cu",
+        "by_logits[start + j] = T(((z > 0 ? A(1) : small) / (1 + small) - A(targets[start + j])) * share);",
+        "at 0 exp(-|z|) is 1",
+    ),
+    (
         "update.cu",
         "return isfinite(norm) ? A(T(A(limit / (norm >= limit ? norm : limit)))) : not_a_number();",
         "they are equal",
