@@ -70,9 +70,9 @@ def test_what_may_be_left_out_or_lie_otherwise(cell, rng, launched):
 def test_samples_in_several_groups_of_blocks_or_more_tiles_than_there_are_stages(cell, rng, launched, monkeypatch):
     (_, across, deep), _ = agrees(rng, launched, cell, 70, 2, 15, masked=True)
     assert (across, deep) == (1, 3)
-    monkeypatch.setattr(launcher, "RESIDENT", 1)
-    (_, across, deep), _ = agrees(rng, launched, cell, 180, 2, 9, masked=True)
-    assert (across, deep) == (1, 1)
+    monkeypatch.setattr(launcher, "RESIDENT", 2)
+    (_, across, deep), _ = agrees(rng, launched, cell, 290, 2, 9, masked=True)
+    assert (across, deep) == (1, 2)  # groups, with five tiles of samples each
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -83,6 +83,17 @@ def test_tiles_as_deep_as_they_can_be(dtype, rng, launched, monkeypatch):
     for found in agrees(rng, launched, "simple_rnn", 33, 2, 250, dtype, masked=True):
         assert found == (1, 2, 1)
     assert tiles(33, units, 250, 4 if dtype == "float32" else 2, 2, H200["limit"]).each == persistence.HELD
+
+
+@pytest.mark.parametrize(("state", "weight"), [(1 + 2**-11, 1), (1, 1 + 2**-11), (1 + 2**-12, 1 + 2**-12)])
+def test_states_and_weights_are_rounded_to_tf32(state, weight, launched):
+    """Ties away from zero, 1 + 2**-11 to 1 + 2**-10; the emulator, unlike tensor cores, would multiply what is not."""
+    x, kernel = np.zeros((16, 1, 1), "f"), np.zeros((1, 3), "f")
+    first = np.full((16, 3), state, "f")
+    last = on_device(registry["simple_rnn"], x, kernel, np.eye(3, dtype="f") * np.float32(weight), None, first, None)[1]
+    assert launched
+    rounded = 1 if state == weight else 1 + 2**-10
+    np.testing.assert_allclose(last, np.tanh(rounded), rtol=2**-22)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
