@@ -64,14 +64,17 @@ class Replays:
             if problem is not None:
                 self._give_up(layout, problem)
         elif found == 1:
-            made = Replay.recorded(step, batch, self.repeater)
+            settings = step.settings()
+            if not self._recorded():
+                self._settings = settings  # the first step made the metrics, which are looked at too
+            made = Replay.recorded(step, batch, self.repeater, settings)
             self._known[layout] = made
             if made.problem is not None:
                 self._give_up(layout, made.problem)
         else:
             if found == 0:
                 self._known[layout] = 1
-                if sum(type(r) is Replay for r in self._known.values()) >= self.repeater.most:
+                if self._recorded() >= self.repeater.most:
                     self._give_up(layout, f"batches have more than {self.repeater.most} different shapes")
             _first_time(step, lambda: step.written(batch)(step.sent(batch)))
 
@@ -92,6 +95,9 @@ class Replays:
         """How many steps, on this batch and those that follow it, are done at once; `most` of an epoch follow."""
         found = None if self.eager else self._known.get(self._layout(step, batch))
         return found.groups.size(step.optimizer, most) if type(found) is Replay else 1
+
+    def _recorded(self) -> int:
+        return sum(type(r) is Replay for r in self._known.values())
 
     def _layout(self, step: Any, batch: Batch | Rows) -> tuple:
         return batch.layout, step.optimizer.phase(ahead=1)
@@ -138,9 +144,9 @@ class Replay:
         self._runs = 0  # how often it was replayed
 
     @classmethod
-    def recorded(cls, step: Any, batch: Batch | Rows, repeater: Any) -> "Replay":
-        """Run a step and record it."""
-        before = step.settings(), drawn()
+    def recorded(cls, step: Any, batch: Batch | Rows, repeater: Any, settings: Settings) -> "Replay":
+        """Run a step with these settings and record it."""
+        before = settings, drawn()
         recording = _first_time(
             step, lambda: repeater.record(step.written(batch), batch, step.sent, list(step.holders()))
         )

@@ -11,6 +11,7 @@ import pytest
 import dlgpu
 from dlgpu import layers, ops
 from dlgpu.backend.recorder import Memory, kept
+from dlgpu.training import replay
 from tests.training.changes import change_dropout, change_rate, change_weights, freeze
 from tests.training.replayed import RNG, X, Y, assert_same_bits, dense_model, fit, on_the_cpu, replays
 
@@ -58,6 +59,13 @@ def test_sample_and_class_weights_are_replayed():
     weights = RNG.uniform(0, 2, 70).astype(np.float32)
     model = assert_same_bits(dense_model, lambda m: fit(m, sample_weight=weights, class_weight={0: 2.0}))
     assert replays(model) == [True, True]
+
+
+def test_metrics_which_the_first_step_makes_are_no_reason_to_record_it_again(monkeypatch):
+    made, recorded = [], replay.Replay.recorded
+    monkeypatch.setattr(replay.Replay, "recorded", lambda *args: made.append(recorded(*args)) or made[-1])
+    fit(dense_model())
+    assert len(made) == 2  # whole batches, and the last one
 
 
 def changed(how):
