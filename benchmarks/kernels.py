@@ -20,7 +20,7 @@ import numpy as np
 import dlgpu
 from dlgpu import ops
 from dlgpu.backend.dispatch import Kernel, registry
-from dlgpu.backend.reference.counting import count_each
+from dlgpu.backend.reference.counting import add_binary_matches, add_scaled, count_each
 from dlgpu.ops.activation import activation, dense
 from dlgpu.ops.convolution import conv2d_max_pool
 from dlgpu.ops.random import Generator
@@ -72,7 +72,13 @@ def everything(s: Sizes) -> None:
     targets = dlgpu.current_device().asarray((x > 0).astype(np.float32))
     differentiated(lambda x, b: activation(x, "gelu", b), x, row)
     differentiated(lambda x, k, b: dense(x, k, b, "relu"), x, normal(s.features, s.features), row)
-    differentiated(ops.matmul, x, normal(s.features, s.features))
+    square = normal(s.features, s.features)
+    differentiated(lambda x, k, b: dense(dense(x, k, b, "relu"), k), x, square, row)
+    differentiated(ops.matmul, x, square)
+    differentiated(ops.mean, x)
+    total, count = (dlgpu.current_device().asarray(np.zeros(())) for _ in range(2))
+    add_scaled(total, targets[:1, 0], s.rows)
+    add_binary_matches(total, count, targets[:, :1], targets[:, 1:2], 0.5)
     count_each(labels, s.features)
     differentiated(lambda x: ops.dropout(x, 0.5), x)
     differentiated(ops.softmax, x)
