@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from dlgpu.backend.cuda import cudnn
-from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty
+from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty, empty_wide
 from dlgpu.backend.cuda.source import source
 from dlgpu.backend.cuda.tensor_cores import Tile, blocks_of, launch, suits
 from dlgpu.backend.reference import convolution as reference
@@ -117,7 +117,7 @@ def _own_weight_gradients(x, grad, shape, needed, geometry, name):
     blocks = (rows + 1) * -(-filters // 32) if few else blocks_of(PLAIN, *product[:2]) * groups
     length = max(LEAST_SLICE, -(-pixels * blocks // ENOUGH_BLOCKS))
     slices = max(1, -(-pixels // length))
-    partial = empty(x, (slices, rows + 1, filters), "float64" if x.dtype == "float64" else "float32")
+    partial = empty_wide(x, (slices, rows + 1, filters))
     _launch(
         "convolution_weights",
         None if few else product,
