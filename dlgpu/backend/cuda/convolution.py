@@ -40,13 +40,13 @@ def convolution_pooled(x, kernel, bias, name, strides, padding, dilation, groups
 
 
 def _forward(x, kernel, bias, name, size, strides, padding, dilation, groups, pooled=False):
-    filters, each = kernel.shape[3], 2 if pooled else 1
-    output = empty(x, (len(x), size[0] // each, size[1] // each, filters))
+    filters, window = kernel.shape[3], 2 if pooled else 1
+    output = empty(x, (len(x), size[0] // window, size[1] // window, filters))
     z = empty(x, output.shape) if name in FROM_INPUT else None
     indices = (empty(x, output.shape, np.uint8),) if pooled else ()
     _launch(
         "convolution_pooled" if pooled else "convolution_forward",
-        None if _few(filters, groups) else (math.prod(output.shape[:3]) * each * each, filters // groups, groups),
+        None if _few(filters, groups) else (math.prod(output.shape[:3]) * window**2, filters // groups, groups),
         (contiguous(x), contiguous(kernel), contiguous(bias), output, z, *indices),
         (x.shape, output.shape, kernel.shape, strides, padding, dilation, groups),
         name,
