@@ -55,10 +55,10 @@ def convolution(small: bool) -> Iterator[dict]:
         )
         pads = padding_pairs(padding, (size, size), (side, side), (stride, stride), (1, 1))
         geometry = (stride, stride), pads, (1, 1), 1
-        pooled = layer == goals.POOLED
-        name, kernels = ("relu" if pooled else "linear"), ("convolution_pooled" if pooled else "convolution")
-        forward = functools.partial(registry[kernels], x, kernel, None, name, *geometry)
-        backward = convolution_pooled_backward if pooled else registry["convolution_backward"]
+        name, convolve, backward = "linear", registry["convolution"], registry["convolution_backward"]
+        if layer == goals.POOLED:
+            name, convolve, backward = "relu", registry["convolution_pooled"], convolution_pooled_backward
+        forward = functools.partial(convolve, x, kernel, None, name, *geometry)
         grad, more = device.asarray(normal(*forward()[0].shape), dtype), (name, (True, True, False), *geometry)
 
         def both(forward=forward, backward=backward, grad=grad, x=x, kernel=kernel, more=more):

@@ -3,10 +3,7 @@
 #include "common.cuh"
 
 extern "C" __global__ void count_each(const long long* places, unsigned long long* counts, long long size) {
-    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < size;
-         i += (long long)gridDim.x * blockDim.x) {
-        atomicAdd(&counts[places[i]], 1ull);
-    }
+    FOR_EACH(i, size) atomicAdd(&counts[places[i]], 1ull);
 }
 
 extern "C" __global__ void add_scaled(double* total, const T* value, double factor) {

@@ -1,6 +1,7 @@
 // What a step that is captured reads of the host's, each time it is launched: where its batch is, and where its random
 // numbers begin. It moves both on itself, so that the host writes nothing where one step follows another. Several steps
 // that are one launch take their learning rates from a list.
+#include "common.cuh"
 
 #ifndef WORD
 #define WORD unsigned char
@@ -16,8 +17,7 @@ extern "C" __global__ void gather_batch(
     const WORD* array = reinterpret_cast<const WORD*>(table[2 + first + blockIdx.y]);
     WORD* out = blockIdx.y == 0 ? out_0 : blockIdx.y == 1 ? out_1 : out_2;
     long long width = blockIdx.y == 0 ? width_0 : blockIdx.y == 1 ? width_1 : width_2, place = (long long)table[1];
-    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < rows * width;
-         i += (long long)gridDim.x * blockDim.x) {
+    FOR_EACH(i, rows * width) {
         long long row = place + i / width;
         out[i] = array[(order ? order[row] : row) * width + i % width];
     }

@@ -6,11 +6,8 @@
 // samples.
 #pragma once
 
-#include "activations.cuh"
+#include "common.cuh"
 #include "grid.cuh"
-
-using activations::hyperbolic;
-using activations::sigmoid;
 
 constexpr int shape[] = {SHAPE};
 constexpr int THREADS = shape[0];    // of a block, at most

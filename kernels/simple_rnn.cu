@@ -7,7 +7,10 @@
 #ifndef SHAPE
 #define SHAPE 256, 4, 1, 64
 #endif
+#include "activations.cuh"
 #include "recurrent.cuh"
+
+using activations::hyperbolic;
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) simple_rnn_forward(
     const T* recurrent, const T* drive, const bool* mask, T* states, A* outside, unsigned* arrivals, int batch, int time,

@@ -3,6 +3,8 @@
 #include "activations.cuh"
 #include "tensor_recurrent.cuh"
 
+using activations::hyperbolic;
+
 // What a step takes beside the product: what the inputs or the loss give, and the state or the gradient so far.
 struct Given {
     A arrived, state, by_h;
@@ -29,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) tensor_simple_rnn_forwa
                 return Given{A(drive[step_of(sample) * units + u]), b.carry(0, sample, u), 0, present};
             };
             b.finish<1>(0, load, [&](int sample, int u, const A* sums, const Given& g) {
-                A h = g.present ? activations::hyperbolic(g.arrived + sums[0]) : g.state;
+                A h = g.present ? hyperbolic(g.arrived + sums[0]) : g.state;
                 b.put(sample, u, b.carry(0, sample, u) = h);
                 states[(step_of(sample) + sample + 1) * units + u] = T(h);
             });

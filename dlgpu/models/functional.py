@@ -79,8 +79,8 @@ class Functional(Model):
         """For calls of which one other call, and nothing else, takes what they make: that one."""
         uses = Counter(id(s) for s in leaves([self.outputs, [call.symbols() for call in self._calls]]))
         takers = {id(c.inputs): c for c in self._calls if isinstance(c.inputs, Symbol) and not c.arguments}
-        alone = [c for c in self._calls if len(c.outputs) == 1 and uses[id(c.outputs[0])] == 1 and not c.arguments]
-        return {c: takers[id(c.outputs[0])] for c in alone if id(c.outputs[0]) in takers}
+        made = [(id(c.outputs[0]), c) for c in self._calls if len(c.outputs) == 1 and not c.arguments]
+        return {c: takers[key] for key, c in made if uses[key] == 1 and key in takers}
 
     def sublayers(self) -> Any:
         return iter(self._layers)
@@ -96,14 +96,14 @@ class Functional(Model):
         return [s.call.layer.name if s.call else s.name for s in outputs]
 
     def call(self, inputs: Any) -> Any:
-        done = set()
+        joined = set()
 
         def apply(call: Call, values: Any, arguments: dict) -> list:
-            if call in done:
+            if call in joined:
                 return [values]
             following = self._followers.get(call)
             if following is not None and call.layer.joins(following.layer):
-                done.add(following)
+                joined.add(following)
                 arguments = {"following": following.layer}
             return leaves(call.layer(values, **arguments))
 

@@ -72,12 +72,11 @@ class Sequential(Model):
         self.input_shape, self._output_shape, self.built = tuple(input_shape[1:]), shape, True
 
     def call(self, inputs: Any) -> Any:
-        done = None
+        joined = None
         for layer, following in zip(self._layers, [*self._layers[1:], None]):
-            if layer is done:
-                continue
-            done = following if layer.joins(following) else None
-            inputs = layer(inputs) if done is None else layer(inputs, following=done)
+            if layer is not joined:
+                joined = following if layer.joins(following) else None
+                inputs = layer(inputs) if joined is None else layer(inputs, following=joined)
         return inputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -89,13 +89,12 @@ def dense(x: Any, kernel: Tensor, bias: Tensor | None = None, activation: Activa
         deferred = x.edge is not None and getattr(x.edge[0].vjp, "takes_factors", False)
         by_x = "factors" if deferred else x.requires_grad
         needed = (by_x, kernel.requires_grad, bias is not None and bias.requires_grad)
-        factors = grad.factors if isinstance(grad, Product) else None
-        if factors is None:
-            grad_rows, left = grad.array.reshape(flat), name
+        if isinstance(grad, Product) and grad.factors is not None:
+            grad_rows, through = kernels.dense_activation_backward(*grad.factors, saved, name), "linear"
         else:
-            grad_rows, left = kernels.dense_activation_backward(*factors, saved, name), "linear"
-        kept = grad_rows if left == "linear" else saved
-        grads = kernels.dense_backward(grad_rows, rows, kernel.array, kept, left, needed)
+            grad_rows, through = grad.array.reshape(flat), name
+        kept = grad_rows if through == "linear" else saved
+        grads = kernels.dense_backward(grad_rows, rows, kernel.array, kept, through, needed)
         if type(grads[0]) is tuple:
             grad_x: Any = Product(grads[0], x.shape)
         else:

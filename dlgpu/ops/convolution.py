@@ -4,7 +4,7 @@ Without bias and activation, convolution, its data gradient and its kernel gradi
 inputs, and each one's derivatives are the other two: derivatives of any order go through the same three kernels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,22 +58,8 @@ def conv2d(
     if name is None:
         return activation(conv2d(x, kernel, bias, strides, padding, dilation, groups))  # type: ignore[operator]
     x, kernel, geometry = _placed(x, kernel, strides, padding, dilation, groups)
-    bias = checked_bias(kernel, bias, name)
-    output, saved = kernels.convolution(x.array, kernel.array, raw(bias), name, *geometry)
-    if name == "linear":
-        saved = None  # any array will do for its derivative
-
-    def vjp(grad: Tensor) -> tuple:
-        kept = grad.array if saved is None else saved
-        needed = (x.requires_grad, kernel.requires_grad, bias is not None and bias.requires_grad)
-        grads = kernels.convolution_backward(grad.array, x.array, kernel.array, kept, name, needed, *geometry)
-        return tuple(None if g is None else wrap(g) for g in grads)
-
-    def composite(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-        return fused_activation(_convolve(x, kernel, geometry), name, bias)
-
-    inputs = (x, kernel, bias)
-    return record(output, inputs, with_composite(vjp, composite, inputs))
+    inputs = x, kernel, checked_bias(kernel, bias, name)
+    return _fused(kernels.convolution, kernels.convolution_backward, lambda y: y, inputs, name, geometry)
 
 
 def conv2d_max_pool(
@@ -99,25 +85,11 @@ def conv2d_max_pool(
     if name is None:
         return max_pool(conv2d(x, kernel, bias, strides, padding, dilation, groups, activation), 2)
     x, kernel, geometry = _placed(x, kernel, strides, padding, dilation, groups)
-    bias = checked_bias(kernel, bias, name)
+    inputs = x, kernel, checked_bias(kernel, bias, name)
     size = windows.output_size(x.shape[1:3], kernel.shape[:2], *geometry[:3])
     windows.require_fit(size, kernels.POOLING[0], kernels.POOLING[2])
-    output, saved, indices = kernels.convolution_pooled(x.array, kernel.array, raw(bias), name, *geometry)
-    if name == "linear":
-        saved = None  # any array will do for its derivative
-
-    def vjp(grad: Tensor) -> tuple:
-        kept = grad.array if saved is None else saved
-        needed = (x.requires_grad, kernel.requires_grad, bias is not None and bias.requires_grad)
-        arrays = grad.array, x.array, kernel.array, kept, indices
-        grads = kernels.convolution_pooled_backward(*arrays, name, needed, *geometry)
-        return tuple(None if g is None else wrap(g) for g in grads)
-
-    def composite(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-        return max_pool(fused_activation(_convolve(x, kernel, geometry), name, bias), 2)
-
-    inputs = (x, kernel, bias)
-    return record(output, inputs, with_composite(vjp, composite, inputs))
+    forward, backward = kernels.convolution_pooled, kernels.convolution_pooled_backward
+    return _fused(forward, backward, lambda y: max_pool(y, 2), inputs, name, geometry)
 
 
 def conv1d(
@@ -196,6 +168,32 @@ def conv2d_transpose(
 def transposed_length(length: int, window: int, stride: int, dilation: int, padding: str) -> int:
     """The output's length of a transposed convolution along one axis: the longest that `conv2d` maps to `length`."""
     return length * stride if padding == "same" else length * stride + max(windows.span(window, dilation) - stride, 0)
+
+
+def _fused(
+    forward: Callable, backward: Callable, then: Callable, inputs: tuple, name: str, geometry: Geometry
+) -> Tensor:
+    """A convolution and what a kernel does after it in the same pass: the bias, the activation, and `then`.
+
+    Args:
+        forward: returns the output and what `backward` takes after x and kernel, first what is kept of the activation.
+        inputs: x, kernel and bias.
+    """
+    x, kernel, bias = inputs
+    output, saved, *more = forward(x.array, kernel.array, raw(bias), name, *geometry)
+    if name == "linear":
+        saved = None  # any array will do for its derivative
+
+    def vjp(grad: Tensor) -> tuple:
+        kept = grad.array if saved is None else saved
+        needed = (x.requires_grad, kernel.requires_grad, bias is not None and bias.requires_grad)
+        grads = backward(grad.array, x.array, kernel.array, kept, *more, name, needed, *geometry)
+        return tuple(None if g is None else wrap(g) for g in grads)
+
+    def composite(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        return then(fused_activation(_convolve(x, kernel, geometry), name, bias))
+
+    return record(output, inputs, with_composite(vjp, composite, inputs))
 
 
 def _convolve(x: Tensor, kernel: Tensor, geometry: Geometry) -> Tensor:

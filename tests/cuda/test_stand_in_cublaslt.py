@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -11,12 +12,13 @@ from dlgpu import layers
 from dlgpu.backend.cuda import activation, cublaslt
 from dlgpu.backend.dispatch import registry
 from dlgpu.ops.activation import fuses
-from tests.cuda.test_graph import PROGRAMS, RNG, assert_same_bits, captured, fit, model_of
+from tests.cuda.captured import PROGRAMS, RNG, assert_same_bits, captured, fit, model_of
 from tests.cuda.test_stand_in_graph import Counted, steady
 from tests.ops import test_dense_chain
 
 CACHED = cublaslt.bindings, cublaslt.plan, cublaslt._of_device, cublaslt._keeps_nan
 CACHED += activation._multiplies_by_slope, activation._writes_masks
+OTHERS = [(np.float64, 1e-14), (np.float16, 2e-3), (ml_dtypes.bfloat16, 2e-2)]  # dtypes, and what they round
 TRIED = ["DRELU", "DEFAULT", "RELU_AUX"]  # relu's gradient against a plain product, and whether NaN goes through it
 
 
@@ -110,14 +112,10 @@ def test_what_is_empty_is_no_product(shape, lt, cupy):
     agree(lt, cupy, "matmul", normal(rows, inner), normal(inner, columns), epilogues=[])
 
 
-@pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-14), ("float16", 2e-3), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize(("dtype", "rtol"), OTHERS)
 def test_other_types(dtype, rtol, lt, cupy):
-    import ml_dtypes
-
-    dtype = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
-    agree(
-        lt, cupy, "matmul", normal(5, 9, dtype=dtype), normal(9, 8, dtype=dtype), epilogues=["DEFAULT"], rtol=rtol / 10
-    )
+    a, b = normal(5, 9, dtype=dtype), normal(9, 8, dtype=dtype)
+    agree(lt, cupy, "matmul", a, b, epilogues=["DEFAULT"], rtol=rtol / 10)
 
 
 @pytest.mark.parametrize(
@@ -135,15 +133,8 @@ def test_other_types(dtype, rtol, lt, cupy):
 def test_dense_adds_its_bias_and_activation_as_it_writes(name, units, epilogues, lt, cupy):
     arrays = normal(6, 5), normal(5, units), normal(units)
     agree(lt, cupy, "dense", *arrays, name, epilogues=epilogues)
-    agree(
-        lt,
-        cupy,
-        "dense",
-        *arrays[:2],
-        None,
-        name,
-        epilogues=[e.replace("_BIAS", "").replace("BIAS", "DEFAULT") for e in epilogues[-1:]],
-    )
+    without = epilogues[-1].replace("_BIAS", "").replace("BIAS", "DEFAULT")
+    agree(lt, cupy, "dense", *arrays[:2], None, name, epilogues=[without])
 
 
 def test_what_an_activation_keeps_of_a_stack_is_where_it_belongs(lt, cupy):
@@ -165,12 +156,8 @@ def test_the_gradient_of_the_bias_comes_with_that_of_the_kernel(needed, lt, cupy
 
 def chain(cupy, name, rows=6, units=16, following=5, dtype=np.float32):
     """What a dense layer keeps, and the gradient by its activation's input, which comes through the next one."""
-    x, kernel, after = (
-        normal(rows, 9, dtype=dtype),
-        normal(9, units, dtype=dtype),
-        normal(units, following, dtype=dtype),
-    )
-    grad = normal(rows, following, dtype=dtype)
+    shapes = (rows, 9), (9, units), (units, following), (rows, following)
+    x, kernel, after, grad = (normal(*shape, dtype=dtype) for shape in shapes)
     saved = registry["dense"](cupy.asarray(x), cupy.asarray(kernel), None, name)[1]
     found = registry["dense_activation_backward"](cupy.asarray(grad), cupy.asarray(after), saved, name)
     wide = [np.asarray(a, np.float64) for a in (grad, after, x, kernel)]
@@ -199,12 +186,10 @@ def test_what_has_no_such_gradient_is_a_product_and_a_kernel(name, following, lt
     assert set(lt.matmuls) <= {"DEFAULT", "RELU_AUX"}
 
 
-@pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-14), ("float16", 2e-3), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize(("dtype", "rtol"), OTHERS)
 @pytest.mark.parametrize("name", ["relu", "gelu_tanh"])
 def test_gradients_of_activations_in_other_types(name, dtype, rtol, lt, cupy):
-    import ml_dtypes
-
-    _, found, wanted = chain(cupy, name, dtype=ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    _, found, wanted = chain(cupy, name, dtype=dtype)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=4 * rtol * abs(wanted).max())
     assert lt.matmuls[-1] == {"relu": "DRELU", "gelu_tanh": "DGELU"}[name]
 
@@ -287,14 +272,8 @@ def test_gradients_of_layers_in_a_row_are_those_of_the_plain_operations(name, ep
 
 
 def deep(*others):
-    return (
-        layers.Dense(24, "relu"),
-        layers.Dense(16, gelu_tanh),
-        layers.Dense(8, "relu"),
-        *others,
-        layers.Dense(9, "relu"),
-        layers.Dense(3),
-    )
+    first = layers.Dense(24, "relu"), layers.Dense(16, gelu_tanh), layers.Dense(8, "relu")
+    return *first, *others, layers.Dense(9, "relu"), layers.Dense(3)
 
 
 @pytest.mark.parametrize("rule", [{}, {"above": ends_at_zero}, {"where_above": hides_nan_from}])
@@ -371,15 +350,8 @@ def test_what_the_library_does_not_do_the_kernel_does(lt, cupy, monkeypatch):
     monkeypatch.setattr(lt, "matmul_algo_get_heuristic", unsupported)
     agree(lt, cupy, "matmul", normal(5, 9), normal(9, 4), epilogues=[])
     agree(lt, cupy, "dense", normal(5, 9), normal(9, 4), normal(4), "relu", epilogues=[])
-    agree(
-        lt,
-        cupy,
-        "dense_backward",
-        *(normal(*s) for s in ((5, 4), (5, 9), (9, 4), (5, 4))),
-        "relu",
-        (True,) * 3,
-        epilogues=[],
-    )
+    arrays = (normal(*shape) for shape in ((5, 4), (5, 9), (9, 4), (5, 4)))
+    agree(lt, cupy, "dense_backward", *arrays, "relu", (True,) * 3, epilogues=[])
 
 
 def test_it_can_be_left_out(lt, monkeypatch):

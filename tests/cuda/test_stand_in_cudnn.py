@@ -14,7 +14,7 @@ from dlgpu import layers
 from dlgpu.backend.cuda import cudnn, tensor_cores, tuning
 from dlgpu.backend.dispatch import registry
 from dlgpu.backend.reference.convolution import convolution_pooled_backward
-from tests.cuda.test_graph import RNG, assert_same_bits, captured, fit, model_of
+from tests.cuda.captured import RNG, assert_same_bits, captured, fit, model_of
 from tests.cuda.test_stand_in_cublaslt import normal, of_reference
 from tests.cuda.test_stand_in_graph import Counted, steady
 

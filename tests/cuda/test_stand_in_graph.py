@@ -15,7 +15,7 @@ from dlgpu.backend.cuda import graph, resident
 from dlgpu.backend.cuda.source import Source
 from dlgpu.data import ArrayData
 from dlgpu.training import groups, replay
-from tests.cuda.test_graph import X, Y, captured, dense_model
+from tests.cuda.captured import X, Y, captured, dense_model
 
 # A small step is bound by their number. Products go through dlgpu's own kernels here, as where nvmath-python is absent.
 NODES = {"fnn": 16, "cnn": 23, "rnn": 26, "lstm": 27}

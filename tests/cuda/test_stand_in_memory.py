@@ -14,7 +14,7 @@ from cupy.cuda.memory import OutOfMemoryError
 import dlgpu
 from dlgpu import layers
 from dlgpu.training import groups, replay
-from tests.cuda.test_graph import captured, told
+from tests.cuda.captured import captured, told
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((640, 6), np.float32), RNG.integers(0, 2, (640, 1)).astype(np.float32)

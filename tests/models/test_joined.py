@@ -251,7 +251,7 @@ def test_errors_name_the_layer_that_does_not_fit(shape):
 def test_training_gives_the_same_bits_whether_joined_replayed_or_neither(policy, wrap, monkeypatch):
     def trained(eagerly):
         dlgpu.set_random_seed(1)
-        block = [conv(dtype=policy, activation="tanh", activity_regularizer=None), pool(dtype=policy), Flatten()]
+        block = [conv(dtype=policy, activation="tanh"), pool(dtype=policy), Flatten()]
         model = Sequential([dlgpu.checkpointed(Sequential(block)) if wrap else Sequential(block), Dense(1)])
         model.compile("adam", "mse", run_eagerly=eagerly)
         history = model.fit(X, Y, batch_size=4, epochs=4, verbose=0).history

@@ -143,6 +143,4 @@ def _writes_masks(index, dtype):
 
 
 def _on_device(dtype, *arrays):
-    cupy = import_module("cupy")
-    storage = import_module("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype
-    return [cupy.asarray(a).astype(storage) for a in arrays]
+    return [import_module("cupy").asarray(a).astype(np.dtype(dtype)) for a in arrays]

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from dlgpu.backend.cuda import cudnn
-from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty
+from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty, empty_wide
 from dlgpu.backend.cuda.source import source
 from dlgpu.backend.cuda.tensor_cores import Tile, blocks_of, launch, suits
 from dlgpu.backend.reference import convolution as reference
@@ -40,13 +40,13 @@ def convolution_pooled(x, kernel, bias, name, strides, padding, dilation, groups
 
 
 def _forward(x, kernel, bias, name, size, strides, padding, dilation, groups, pooled=False):
-    filters, each = kernel.shape[3], 2 if pooled else 1
-    output = empty(x, (len(x), size[0] // each, size[1] // each, filters))
+    filters, window = kernel.shape[3], 2 if pooled else 1
+    output = empty(x, (len(x), size[0] // window, size[1] // window, filters))
     z = empty(x, output.shape) if name in FROM_INPUT else None
     indices = (empty(x, output.shape, np.uint8),) if pooled else ()
     _launch(
         "convolution_pooled" if pooled else "convolution_forward",
-        None if _few(filters, groups) else (math.prod(output.shape[:3]) * each * each, filters // groups, groups),
+        None if _few(filters, groups) else (math.prod(output.shape[:3]) * window**2, filters // groups, groups),
         (contiguous(x), contiguous(kernel), contiguous(bias), output, z, *indices),
         (x.shape, output.shape, kernel.shape, strides, padding, dilation, groups),
         name,
@@ -117,7 +117,7 @@ def _own_weight_gradients(x, grad, shape, needed, geometry, name):
     blocks = (rows + 1) * -(-filters // 32) if few else blocks_of(PLAIN, *product[:2]) * groups
     length = max(LEAST_SLICE, -(-pixels * blocks // ENOUGH_BLOCKS))
     slices = max(1, -(-pixels // length))
-    partial = empty(x, (slices, rows + 1, filters), "float64" if x.dtype == "float64" else "float32")
+    partial = empty_wide(x, (slices, rows + 1, filters))
     _launch(
         "convolution_weights",
         None if few else product,

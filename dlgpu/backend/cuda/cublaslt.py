@@ -75,7 +75,7 @@ def fuses(x: Any, columns: int, activation: str) -> bool:
 def _keeps_nan(index: int, dtype: str, activation: str) -> bool:
     """Whether a fused activation hands on NaN, which is not documented. Waits for the device, once."""
     cupy = import_module("cupy")
-    x = cupy.full((8, 8), np.nan, import_module("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype)
+    x = cupy.full((8, 8), np.nan, np.dtype(dtype))
     found = product(x, x, None, activation)
     return found is not None and bool(cupy.isnan(found[0].astype(np.float32)).all())
 
@@ -123,8 +123,10 @@ def product(
         aux = contiguous(through[0])
     elif masked:
         aux = empty(a, mask_shape(shape), MASK)
+    elif sums:
+        aux = empty(a, (columns,))
     else:
-        aux = empty(a, shape) if activation in FROM_INPUT else empty(a, (columns,)) if sums else None
+        aux = empty(a, shape) if activation in FROM_INPUT else None
     bias = contiguous(bias)
     parts = [FUSED[activation], "AUX" if masked else "", "BIAS" if bias is not None else "", "BGRADA" if sums else ""]
     epilogue = "_".join(filter(None, parts)) or ("DEFAULT" if through is None else GRADIENTS[through[1]])

@@ -271,7 +271,7 @@ def _graph(index: int, shape: Shape) -> Any:
 def _keeps_nan(graph: Any, engine: Engine) -> bool:
     """Try a plan on NaN: what a fused relu makes of it is not documented. The gradients have none, and just run."""
     cupy, shape = import_module("cupy"), engine.shape
-    dtype = import_module("ml_dtypes").bfloat16 if shape.dtype == "bfloat16" else shape.dtype
+    dtype = np.dtype(shape.dtype)
     left, right, result = (cupy.full(sizes, np.nan, dtype) for sizes in _arrays(shape))
     bias = cupy.full(result.shape[-1], np.nan, dtype) if shape.bias else None
     _execute(graph, engine.gpu, left, right, result, bias)

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from dlgpu.backend.dispatch import array_namespace
+from dlgpu.backend.narrow import at_least_float32
 
 BLOCK = 256  # threads: a good number for kernels that stream through memory
 MAX_BLOCKS = 1 << 16  # kernels stride over what is left
@@ -39,6 +40,11 @@ def empty_like(x: Any) -> Any:
 def empty(x: Any, shape: tuple, dtype: Any = None) -> Any:
     """An array of x's library, and of its dtype unless another is given."""
     return array_namespace(x).empty(shape, dtype or x.dtype)
+
+
+def empty_wide(x: Any, shape: tuple) -> Any:
+    """An array of x's library, of the dtype with which kernels compute where they store x's; float32 at least."""
+    return empty(x, shape, at_least_float32(x.dtype))
 
 
 def rows_geometry(rows: int, columns: int, stride: int = 1) -> tuple[int, tuple[int, int]]:

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from dlgpu.backend.cuda import cublaslt, tensor_product
-from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty, lay_out
+from dlgpu.backend.cuda.geometry import BLOCK, blocks_for, contiguous, empty, empty_wide, lay_out
 from dlgpu.backend.cuda.source import STORAGE, source
 from dlgpu.backend.dispatch import array_namespace
 from dlgpu.backend.reference import linear as reference
@@ -65,7 +65,7 @@ def _product(a, b, bias=None, activation="linear", slope="linear", saved=None, s
     z = empty(a, out.shape) if activation in FROM_INPUT else None
     each, tiles, splits = plan(rows, columns, inner, stack)
     size = splits * columns * (stack * rows + (sums is not None))
-    partial = empty(a, (size,), "float64" if a.dtype == "float64" else "float32") if splits > 1 else None
+    partial = empty_wide(a, (size,)) if splits > 1 else None
     bias = contiguous(bias)
     code, macros = source("linear.cu"), (f"EACH={each}", f"ACTIVATION={activation}", f"SLOPE={slope}")
     sizes = rows, columns, inner, a_turned, b_turned, a_apart, b_apart, stack, splits

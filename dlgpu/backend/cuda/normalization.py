@@ -1,9 +1,8 @@
 """Normalization on CUDA: a team of threads a row; channels by tiles and chunks of rows, joined inside the launch."""
 
-from dlgpu.backend.cuda.geometry import MAX_BLOCKS, contiguous, empty, empty_like, rows_geometry
+from dlgpu.backend.cuda.geometry import MAX_BLOCKS, contiguous, empty_like, empty_wide, rows_geometry
 from dlgpu.backend.cuda.source import source
 from dlgpu.backend.dispatch import array_namespace
-from dlgpu.backend.narrow import at_least_float32
 from dlgpu.backend.reference import normalization as reference
 
 THREADS = 512  # in a block, at most, as in the kernel
@@ -13,7 +12,7 @@ ROWS = 8  # that a thread sums up before it is worth another block
 
 @reference.batch_normalization.on("cuda")
 def batch_normalization(x, scale, offset, epsilon, mask):
-    output, mean, variance = empty_like(x), _wide(x, x.shape[1:]), _wide(x, x.shape[1:])
+    output, mean, variance = empty_like(x), empty_wide(x, x.shape[1:]), empty_wide(x, x.shape[1:])
     arrays = (contiguous(x), contiguous(mask), contiguous(scale), contiguous(offset), output, mean, variance)
     _by_columns("batch_normalization", x, arrays, epsilon, joins=True)
     return output, mean, variance
@@ -22,7 +21,7 @@ def batch_normalization(x, scale, offset, epsilon, mask):
 @reference.batch_normalization_backward.on("cuda")
 def batch_normalization_backward(grad, x, mean, variance, scale, epsilon, mask):
     statistics = contiguous(mean), contiguous(variance), contiguous(scale), contiguous(mask)
-    gradients = empty_like(x), _wide(x, x.shape[1:]), _wide(x, x.shape[1:])
+    gradients = empty_like(x), empty_wide(x, x.shape[1:]), empty_wide(x, x.shape[1:])
     arrays = contiguous(grad), contiguous(x), *statistics, *gradients
     _by_columns("batch_normalization_backward", x, arrays, epsilon, joins=True)
     return gradients
@@ -40,7 +39,7 @@ def normalize(x, mean, variance, scale, offset, epsilon):
 def layer_normalization(x, scale, offset, epsilon):
     if not x.size:
         return reference.layer_normalization.reference(x, scale, offset, epsilon)
-    output, mean, variance = empty_like(x), _wide(x, x.shape[:1]), _wide(x, x.shape[:1])
+    output, mean, variance = empty_like(x), empty_wide(x, x.shape[:1]), empty_wide(x, x.shape[:1])
     arrays = (contiguous(x), contiguous(scale), contiguous(offset), output, mean, variance)
     source("normalization.cu").launch(
         "layer_normalization", *rows_geometry(*x.shape), (*arrays, *x.shape, epsilon), dtype=x.dtype
@@ -50,7 +49,7 @@ def layer_normalization(x, scale, offset, epsilon):
 
 @reference.layer_normalization_backward.on("cuda")
 def layer_normalization_backward(grad, x, mean, variance, scale, epsilon):
-    gradients = empty_like(x), _wide(x, x.shape[1:]), _wide(x, x.shape[1:])
+    gradients = empty_like(x), empty_wide(x, x.shape[1:]), empty_wide(x, x.shape[1:])
     arrays = contiguous(grad), contiguous(x), contiguous(mean), contiguous(variance), contiguous(scale), *gradients
     team = THREADS if x.shape[1] > 1024 else _tile(x.shape[1])
     _by_columns("layer_normalization_backward", x, arrays, epsilon, joins=True, team=team)
@@ -74,7 +73,7 @@ def _by_columns(kernel, x, arrays, epsilon, joins, team=None):
     tiles = -(-channels // width)
     chunks = max(1, min(-(-rows * width // (ROWS * threads)), BLOCKS // max(1, tiles)))
     if joins:
-        arrays = (*arrays, _wide(x, (chunks, channels, 3)), array_namespace(x).zeros(1, "uint32"))
+        arrays = (*arrays, empty_wide(x, (chunks, channels, 3)), array_namespace(x).zeros(1, "uint32"))
     grid = tiles * chunks
     if team:
         grid = min(MAX_BLOCKS, max(grid, -(-rows * team // threads)))
@@ -86,11 +85,6 @@ def _by_columns(kernel, x, arrays, epsilon, joins, team=None):
         dtype=x.dtype,
         cooperative=joins,
     )
-
-
-def _wide(x, shape):
-    """An array of the type that is computed with."""
-    return empty(x, shape, at_least_float32(x.dtype))
 
 
 def _tile(columns):

@@ -16,8 +16,9 @@ KEPT = 2  # values that a block keeps of each unit and sample
 
 # The tiles of tensor_recurrent.cuh, and what a warp holds of the depth at most, in instructions of DEPTH bytes.
 TILE_ROWS, TILE_COLUMNS, HELD, DEPTH, STAGES = 32, 128, 16, 32, 4
-# Multiply-adds of a step from which on tensor cores win. On an H200, FMA units take 1 us for 15 million, as the kernels
-# use them; tensor cores next to nothing, but another barrier and sums that go through the cache, some 3 us a step.
+# Multiply-adds of a step from which on tensor cores should win, by reckoning: on an H200, FMA units take 1 us for 15
+# million, as the kernels use them; tensor cores next to nothing, but another barrier and sums that go through the
+# cache, some 3 us a step.
 LARGE = 1 << 26
 FEWEST = 16  # samples; with fewer, a tile would be more than half empty
 CACHE = 1 << 25  # bytes of sums that stay in a GPU's cache; what is more is better done by one product for each step

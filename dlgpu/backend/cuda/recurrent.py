@@ -13,6 +13,7 @@ from dlgpu.backend.cuda.tensor_cores import suits
 from dlgpu.backend.cuda.update import collect
 from dlgpu.backend.devices import device_of
 from dlgpu.backend.dispatch import array_namespace
+from dlgpu.backend.narrow import at_least_float32
 from dlgpu.backend.reference import recurrent as reference
 
 
@@ -168,8 +169,7 @@ def _persists(kernel, args, states, columns=1, parts=1):
     xp, together = array_namespace(states), plan.slices > 1
     vectors, arrivals = None, None
     if together:
-        sums = "float64" if dtype == "float64" else "float32"
-        vectors = xp.zeros((2, plan.groups * plan.rows, plan.stride), sums)
+        vectors = xp.zeros((2, plan.groups * plan.rows, plan.stride), at_least_float32(dtype))
         arrivals = xp.zeros(1, "uint32")
     source(f"{kernel.rpartition('_')[0]}.cu").launch(
         kernel,
@@ -214,16 +214,11 @@ def _by_inputs(inputs, grad_z, kernel, wanted, before, columns=None):
     if not wanted[1]:
         return by_x, None, None, None
     by_kernel, by_bias = _sums_over_time(inputs, grad_z)
-    return by_x, by_kernel, _over_time(before, grad_z[..., :columns]), by_bias
-
-
-def _over_time(values, grad_z):
-    """The sum of values.T @ grad_z over all samples and steps."""
-    return matmul(_rows(values).T, _rows(grad_z))
+    return by_x, by_kernel, matmul(_rows(before).T, _rows(grad_z[..., :columns])), by_bias
 
 
 def _sums_over_time(values, grad_z):
-    """That, and the sums of grad_z alone."""
+    """The sums over all samples and steps of values.T @ grad_z, and of grad_z alone."""
     return product_and_sums(_rows(values).T, _rows(grad_z))
 
 

@@ -2,10 +2,9 @@
 
 import math
 
-from dlgpu.backend.cuda.geometry import contiguous, empty, empty_like, rows_geometry
+from dlgpu.backend.cuda.geometry import contiguous, empty, empty_like, empty_wide, rows_geometry
 from dlgpu.backend.cuda.source import source
 from dlgpu.backend.dispatch import array_namespace
-from dlgpu.backend.narrow import at_least_float32
 from dlgpu.backend.reference import softmax as reference
 
 
@@ -50,7 +49,7 @@ def categorical_cross_entropy(probabilities, labels):
     if not probabilities.size:
         return reference.categorical_cross_entropy.reference(probabilities, labels)
     rows = len(probabilities)
-    loss, total = empty(probabilities, (rows,)), empty(probabilities, (rows, 1), at_least_float32(probabilities.dtype))
+    loss, total = empty(probabilities, (rows,)), empty_wide(probabilities, (rows, 1))
     _launch("categorical_cross_entropy", probabilities.shape, probabilities, *_labels(labels), loss, total)
     return loss, (total, probabilities)
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from dlgpu.backend.cuda.source import Source
 from tests.backend import column
 from tests.backend.cuda import hostile
 
@@ -13,3 +14,16 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _column(monkeypatch):
     monkeypatch.setattr(column, "current", hostile)
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """The names of the kernels that were launched."""
+    names, launch = [], Source.launch
+
+    def noted(self, name, *args, **options):
+        names.append(name)
+        launch(self, name, *args, **options)
+
+    monkeypatch.setattr(Source, "launch", noted)
+    return names

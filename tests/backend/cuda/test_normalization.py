@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 import dlgpu
-from dlgpu.backend.cuda.source import Source
 from dlgpu.backend.emulator import launcher
 from dlgpu.backend.reference import normalization as reference
 from tests.backend.rows import normal
@@ -47,13 +46,9 @@ def test_any_number_of_blocks_gives_the_same_bits(rng, monkeypatch):
             np.testing.assert_array_equal(f, w)
 
 
-def test_one_launch_each_way(rng, monkeypatch):
-    launched, launch = [], Source.launch
-    monkeypatch.setattr(
-        Source, "launch", lambda self, name, *a, **k: (launched.append(name), launch(self, name, *a, **k))
-    )
+def test_one_launch_each_way(rng, launches):
     both_ways(normal(rng, 9, 7), normal(rng, 9, 7), None, None)
-    assert sorted(launched) == [
+    assert sorted(launches) == [
         *("batch_normalization", "batch_normalization_backward"),
         *("layer_normalization", "layer_normalization_backward", "normalize"),
     ]
