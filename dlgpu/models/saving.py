@@ -130,7 +130,10 @@ def _rebuilt(members: dict[str, bytes], path: Any, compile: bool) -> Any:
         model.compile(**arguments)
         if any("/" in key for key in state):
             model._step.begin_training()
-        model.optimizer.set_state(state)
+        if model._step.flats or state["iterations"]:
+            model.optimizer.set_state(state)
+        elif "learning_rate" in state:  # it had no slots yet
+            model.optimizer.learning_rate = float(state["learning_rate"])
     return model
 
 

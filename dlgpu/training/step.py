@@ -78,7 +78,8 @@ class Step:
         judges = [*filter(None, self.objective.losses), *self.objective.metrics]
         weights = [part for w in self.model.weights for part in (w.array, w.regularizer)]
         changing = [part for place in self.holders() for part in (place[0], held.read(*place))]
-        return Settings([*self.model._with_inner(), *self.optimizer.parts(), *judges, *weights], changing)
+        parts = *self.model._with_inner(), *self.optimizer.parts(), *judges, *weights
+        return Settings([*parts, self.penalized], changing)
 
     def train(self, *batches: Batch | Rows) -> None:
         """Forward, loss, backward and update on each; the loss and metrics join the epoch's sums."""

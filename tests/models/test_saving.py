@@ -325,6 +325,20 @@ class UserNet(Model):
         return self.scale(self.flatten(self.embedding(inputs["words"])))
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "scaled"])
+@pytest.mark.parametrize("built", [False, True])
+def test_a_model_that_was_compiled_and_not_trained_is_trained_after_loading(tmp_path, optimizer, built):
+    model, x = Sequential([Dense(2)]), np.ones((8, 3), np.float32)
+    model.compile(optimizers.LossScaleOptimizer("adam") if optimizer == "scaled" else optimizer, "mse")
+    model.optimizer.learning_rate = 0.25
+    if built:
+        model(x)
+    model.save(tmp_path / "m.dlgpu")
+    loaded = load_model(tmp_path / "m.dlgpu")
+    loaded.fit(x, x[:, :2], batch_size=4, verbose=0)
+    assert (loaded.optimizer.iterations, loaded.optimizer.learning_rate) == (2, 0.25)
+
+
 def test_users_layers_and_subclassed_models_come_back(tmp_path):
     x = {"words": rng.integers(0, 7, (3, 4))}
     model = UserNet(2, name="net")

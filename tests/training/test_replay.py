@@ -99,6 +99,17 @@ def test_a_callback_may_change_the_learning_rate_and_freeze_a_layer():
     assert_same_bits(lambda **c: dense_model(layers.Dense(4), **c), lambda m: fit(m, epochs=6, callbacks=[Change()]))
 
 
+def test_a_penalty_that_comes_after_the_first_batch_is_honoured_from_the_second_epoch_on():
+    penalty = dlgpu.regularizers.L2(0.1)
+
+    class Penalize(dlgpu.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.layers[0].kernel.regularizer = penalty
+
+    model = assert_same_bits(dense_model, lambda model: fit(model, callbacks=[Penalize()]))
+    assert replays(model) == [True, True]
+
+
 def test_run_eagerly_can_be_changed():
     calls = SimpleQueue()  # of which no look at settings knows the state
 
