@@ -96,7 +96,7 @@ def _programs(runs: list[dict]) -> list[Table]:
                 *of_memory,
             )
         )
-    ratios = ("program", "best peer, ms", "dlgpu, ms", "ratio", "without Numba", "first epoch", "cold, of Keras on JAX")
+    ratios = ("program", "best peer, ms", "dlgpu, ms", "ratio", "without Numba", "first epoch", "cold, Keras on JAX / dlgpu")
     return [
         ("The four programs", (*heads, "peer / dlgpu"), rows),
         (
