@@ -107,6 +107,8 @@ class Tensor:
         gradient = as_tensor(gradient, self.dtype, self.device).to(self.device)
         if gradient.shape != self.shape:
             raise ValueError(f"expected a gradient of shape {self.shape}, got {gradient.shape}")
+        if gradient.dtype != self.dtype and gradient.edge is None:
+            return wrap(gradient.array.astype(self.dtype))
         return gradient
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

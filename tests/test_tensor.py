@@ -138,3 +138,14 @@ def test_repr_shows_values_shape_dtype_and_device():
 
 def test_wrap_makes_arrays_of_scalars():
     assert type(wrap(np.float32(1)).array) is np.ndarray
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_a_gradient_of_another_dtype_is_brought_to_the_tensors_own(dtype):
+    x = Tensor(np.arange(6).reshape(2, 3) / 4, "float16", requires_grad=True)
+    factor = np.array([[1, 2, 4], [8, 4, 1]], dtype)
+    ops.layer_normalization(x).backward(Tensor(factor))
+    found, x.grad = x.grad, None
+    ops.layer_normalization(x).backward(factor)
+    assert found.dtype == x.dtype
+    assert found.numpy().tobytes() == x.grad.numpy().tobytes()

@@ -155,7 +155,7 @@ def test_the_optimizers_phases_have_graphs_of_their_own():
         return dense_model(optimizer=dlgpu.optimizers.Adam(gradient_accumulation_steps=3, use_ema=True), **compiled)
 
     assert captured(assert_same_bits(make, lambda m: fit(m, X[:64], Y[:64], epochs=9))) == [False, False, True, True]
-    # the phases in which the running means begin do not last long enough
+    # the phases in which the running means begin, with an update and without one, do not last long enough
 
 
 def test_generators_of_random_numbers_go_on_as_they_would():
