@@ -21,6 +21,14 @@ def soon(monkeypatch):
     monkeypatch.setattr(groups, "LOOK", 1e9)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C is Python's, also where the tests' parent ignores it, as in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def counts(model):
     """For each layout of a batch: how many steps its graphs do, of those that passed their trial."""
     replays = [found for found in model._step.replays._known.values() if type(found) is Replay]
@@ -267,7 +275,7 @@ def test_the_progress_bar_counts_all_steps(soon, capfd):
     assert " 120/120 " in capfd.readouterr().err.replace("\r", "\n").strip().splitlines()[-1]
 
 
-def test_an_interrupt_ends_the_run_after_whole_steps(soon):
+def test_an_interrupt_ends_the_run_after_whole_steps(soon, ctrl_c):
     model = dense_model()
     fit(model, batch_size=10)
     done, launch = model.optimizer.iterations, graph.Captured._launch

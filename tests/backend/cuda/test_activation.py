@@ -56,6 +56,15 @@ def test_the_gradient_through_two_layers_in_other_dtypes(name, dtype, rng):
         agree("dense_activation_backward", *(rng.standard_normal(s).astype(dtype) for s in shapes), name, size=sizes[2])
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e5, 1e-7])
+@pytest.mark.parametrize("sizes", [(2, 31, 33), (3, 32, 31), (1, 33, 32), (2, 3, 1025), (70000, 2, 1)])
+def test_the_gradient_through_two_layers_of_hostile_shapes_and_values(sizes, scale, rng):
+    rows, units, following = sizes
+    grad, kernel, saved = (rng.standard_normal(s) for s in ((rows, following), (units, following), (rows, units)))
+    args = (grad * scale).astype("f"), kernel.astype("f"), saved.astype("f")
+    agree("dense_activation_backward", *args, "relu", size=following)
+
+
 def test_the_gradient_through_two_layers_keeps_nan_and_takes_matrices_that_are_not_contiguous(rng):
     grad, kernel, saved = (rng.standard_normal(s).astype("f")[::2, ::2] for s in ((10, 6), (14, 6), (10, 14)))
     grad[1, 1] = saved[3, 2] = np.nan
