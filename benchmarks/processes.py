@@ -47,10 +47,12 @@ def run(
         said, status = child.communicate(timeout=seconds)[0], child.returncode
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGINT)
-        said, status = "", 124
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             said = child.communicate(timeout=GRACE)[0]
-        said += f"\nstopped after {seconds:.0f} s"
+        except subprocess.TimeoutExpired:  # it is deaf, as where it waits for a device, but what it said counts
+            os.killpg(child.pid, signal.SIGKILL)
+            said = child.communicate()[0]
+        said, status = f"{said}\nstopped after {seconds:.0f} s", 124
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)

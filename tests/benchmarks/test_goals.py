@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from benchmarks import goal_tables, goals, gpu, programs, table
+from benchmarks import goal_tables, goals, gpu, processes, programs, table
 
 
 @pytest.mark.parametrize(
@@ -71,13 +71,15 @@ def test_a_peer_that_is_not_there_or_breaks_is_said_and_costs_nothing_else(monke
     assert "which say nothing of a GPU" in said
 
 
-def test_what_was_measured_before_the_time_was_over_is_kept(monkeypatch):
-    script = 'print(\'{"case": "a", "ms": 1}\', flush=True); import time; time.sleep(60)'
+@pytest.mark.parametrize("deaf", ["", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "])
+def test_what_was_measured_before_the_time_was_over_is_kept(deaf, monkeypatch):
+    monkeypatch.setattr(processes, "GRACE", 1)
+    script = deaf + 'print(\'{"case": "a", "ms": 1}\', flush=True); import time; time.sleep(60)'
     monkeypatch.setattr(gpu, "python", lambda module: [gpu.sys.executable, "-c", script])
-    found, ok = gpu.goal("memory", "emulator", 10)
+    found, ok = gpu.goal("memory", "emulator", 2)
     assert not ok
     assert found["runs"][0] == {"peer": "dlgpu", "case": "a", "ms": 1}
-    assert "stopped after 10 s" in found["runs"][1]["error"]
+    assert "stopped after 2 s" in found["runs"][1]["error"]
 
 
 def run(case, peer, **found):
