@@ -3,6 +3,7 @@
 import heapq
 import itertools
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -44,8 +45,9 @@ class Deferred:
 
     __slots__ = ()
 
+    @abstractmethod
     def compute(self) -> None:
-        raise NotImplementedError
+        """Compute it now."""
 
 
 def _gone(*gradients: Any) -> NoReturn:

@@ -246,21 +246,17 @@ def test_gelus_that_differ_are_not_taken_for_each_other(lt, cupy, monkeypatch):
     assert lt.matmuls[-1] == "DEFAULT"
 
 
-def test_a_mask_that_cannot_be_read_by_the_library_is_read_by_the_kernel(lt, cupy, monkeypatch):
+@pytest.mark.parametrize(
+    ("refused", "kept"),
+    [("through", np.uint32), ("masked", np.float32)],
+    ids=["a mask is read by the kernel", "an output that is kept is not taken for a mask"],
+)
+def test_without_a_plan_for_relu_or_its_gradient_the_kernels_take_its_place(refused, kept, lt, cupy, monkeypatch):
     chain(cupy, "relu")
     product = cublaslt.product
-    monkeypatch.setattr(cublaslt, "product", lambda *a, **k: None if k.get("through") else product(*a, **k))
+    monkeypatch.setattr(cublaslt, "product", lambda *a, **k: None if k.get(refused) else product(*a, **k))
     saved, found, wanted = chain(cupy, "relu")
-    assert saved.dtype == np.uint32
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
-
-
-def test_an_output_that_was_kept_for_want_of_a_plan_is_not_taken_for_a_mask(lt, cupy, monkeypatch):
-    chain(cupy, "relu")
-    product = cublaslt.product
-    monkeypatch.setattr(cublaslt, "product", lambda *a, **k: None if k.get("masked") else product(*a, **k))
-    saved, found, wanted = chain(cupy, "relu")
-    assert saved.dtype == np.float32
+    assert saved.dtype == kept
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
 

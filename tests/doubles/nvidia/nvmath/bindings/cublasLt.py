@@ -303,7 +303,7 @@ def matmul(
             elif epilogue == Epilogue.DGELU:
                 z = z * _gelu_slope(aux.astype(wide))
             elif epilogue in (Epilogue.DRELU_BGRAD, Epilogue.DGELU_BGRAD):
-                raise NotImplementedError(epilogue)
+                raise AssertionError(f"{epilogue.name}: bias gradients come with the kernel's product, by BGRADA")
             _stack(d, layouts[2])[...] = z
 
     matmuls.append(epilogue.name)
